@@ -9,7 +9,6 @@ arrive.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -134,7 +133,7 @@ class QueuedLine(Line):
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self._pending: list[bytes | Callable[[], bytes]] = []
+        self._pending: list[bytes] = []
 
     @property
     def queued(self) -> bool:
@@ -146,13 +145,6 @@ class QueuedLine(Line):
     def write(self, data: bytes) -> None:
         self._pending.append(data)
 
-    def defer(self, compose: Callable[[], bytes]) -> bool:
-        """
-        Write bytes that are composed when they are sent.
-        """
-        self._pending.append(compose)
-        return True
-
     def take(self) -> bytes:
         """
         Send what is written.
@@ -161,10 +153,7 @@ class QueuedLine(Line):
         """
         pending, self._pending = self._pending, []
         for data in pending:
-            if isinstance(data, bytes):
-                super().write(data)
-            elif self.connected:
-                super().write(data())
+            super().write(data)
         return super().take()
 
 

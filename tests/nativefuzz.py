@@ -28,9 +28,10 @@ from typing import Any, Final
 from txconnpool import native
 from txconnpool.routing.distribution.keymap import KeyCache
 from txconnpool.wire.effects import Permissions
+from txconnpool.wire.joining import joinEach
 from txconnpool.wire.memcache import common, replies, values
 from txconnpool.wire.memcache.effects import ORDINARY
-from txconnpool.wire.memcache.lines import divideLine
+from txconnpool.wire.memcache.lines import divideLines
 from txconnpool.wire.memcache.matching import MemcacheCommand
 from txconnpool.wire.redis import elements as redisElements
 from txconnpool.wire.redis import framing
@@ -303,7 +304,7 @@ def wordLists(rng: random.Random) -> tuple[Any, ...]:
 
 def divisions(rng: random.Random) -> tuple[Any, ...]:
     """
-    @return: the last arguments of C{divideLine} and C{divideWords}: the index of each key, and the most in a share.
+    @return: the last arguments of C{divideLines} and C{divideWords}: the index of each key, and the most in a share.
     """
     servers, factor = rng.choice((1, 2, 5, 130, 300)), rng.choice((1, 1, 1 << 70))
     cache = KeyCache(lambda key: (sum(key) % servers - 1) * factor, rng.choice((1, 10, 1000)))
@@ -312,20 +313,52 @@ def divisions(rng: random.Random) -> tuple[Any, ...]:
 
 def keyLines(rng: random.Random) -> tuple[Any, ...]:
     """
-    @return: arguments of C{divideLine}.
+    @return: arguments of C{divideLines}.
     """
     before = rng.choice((b"get ", b"gets ", b"gat 12 ", b""))
-    keys = rng.choice((b" ", b" ", b"  ")).join(rng.choices(_KEYS, k=rng.choice((0, 1, 2, 20, 50))))
-    return (before + keys + rng.choice((b"\r\n", b" \r\n")), len(before), *divisions(rng))
+    requests = []
+    for _ in range(rng.choice((1, 1, 0, 2, 9))):
+        keys = rng.choice((b" ", b" ", b"  ")).join(rng.choices(_KEYS, k=rng.choice((0, 1, 2, 20, 50))))
+        requests.append(before + keys + rng.choice((b"\r\n", b" \r\n")))
+    if rng.random() < 0.1:
+        requests.append(changed(rng, b"get a b\r\n"))
+    return (requests, before, *divisions(rng))
 
 
 def keyWords(rng: random.Random) -> tuple[Any, ...]:
     """
     @return: arguments of C{divideWords}.
     """
-    words = [rng.choice((b"MGET", b"mget", b"", b"x" * 999)), *rng.choices(_KEYS + _BODIES, k=rng.choice((0, 1, 20)))]
-    request = changed(rng, framing.encodeWords(words))
-    return (request, rng.choice((b"$4\r\nMGET\r\n", b"")), *divisions(rng))
+    requests = []
+    for _ in range(rng.choice((1, 1, 0, 2, 9))):
+        name = rng.choice((b"MGET", b"mget", b"", b"x" * 999))
+        words = [name, *rng.choices(_KEYS + _BODIES, k=rng.choice((0, 1, 20)))]
+        request = framing.encodeWords(words)
+        requests.append(changed(rng, request) if rng.random() < 0.3 else request)
+    return (requests, rng.choice((b"$4\r\nMGET\r\n", b"")), *divisions(rng))
+
+
+def joints(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{joinEach}.
+    """
+    lists = rng.choice((1, 2, 5, 130))
+    orders = [[rng.randrange(lists) for _ in range(rng.choice((0, 1, 2, 20)))] for _ in range(rng.choice((0, 1, 9)))]
+    values: list[Any] = [
+        [rng.choice(_BODIES) for order in orders for each in order if each == number] for number in range(lists)
+    ]
+    arrived = rng.randrange(lists)
+    for number in range(lists):
+        if number != arrived and rng.random() < rng.choice((0.0, 0.3)):
+            values[number] = None
+    return (
+        orders,
+        values,
+        arrived,
+        rng.choice((b"", b"*%d\r\n")),
+        rng.choice((b"", b"END\r\n")),
+        rng.choice((b"", b"END\r\n")),
+    )
 
 
 def _whole(command: MemcacheCommand) -> Callable[[bytes, int, Any], int]:
@@ -354,7 +387,8 @@ SUBJECTS: Final = (
     Subject("splitElements", redisElements.splitElements, sequences),
     Subject("encodeWords", framing.encodeWords, wordLists, False),
     Subject("divideWords", framing.divideWords, keyWords, False),
-    Subject("divideLine", divideLine, keyLines, False),
+    Subject("divideLines", divideLines, keyLines, False),
+    Subject("joinEach", joinEach, joints, False),
 )
 
 

@@ -23,6 +23,7 @@ from txconnpool.pool.decisions.records import Record
 from txconnpool.pool.engine import PoolEngine
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.memory import BufferedBytes
+from txconnpool.proxy.merging import Merging
 from txconnpool.proxy.separate import SeparateConnections
 from txconnpool.proxy.sessions import SessionFactory
 from txconnpool.proxy.statistics import NoStatistics
@@ -52,11 +53,13 @@ class Stage:
         requestTimeout: float = 2.0,
         start: bool = True,
         line: type[Line] | None = None,
+        merges: bool = False,
         **limits: Any,
     ) -> None:
         """
         @param servers: the number of servers.
         @param line: the class of the connections, if it is another one.
+        @param merges: whether requests of several clients are sent together in the next turn.
         @param limits: limits of the pool that differ from the default, see L{Limits}.
         """
         self.clock = clock = Clock()
@@ -83,10 +86,16 @@ class Stage:
             clock,
             self._report,
         )
+        if merges:
+            self.sessions.merging = Merging(self._atEnd)
         self.sessions.separate = SeparateConnections(self._separate)
         if start:
             self.pool.start()
             self.turns()
+
+    def _atEnd(self, call: Callable[[], object]) -> bool:
+        self.clock.callLater(0, call)
+        return True
 
     def _pool(self, servers: Any, factory: ConnectionFactory, limits: Limits, **options: Any) -> PoolEngine:
         return PoolEngine(

@@ -5,6 +5,7 @@ Tests for L{txconnpool.native}, and for the functions of the extension.
 
 from __future__ import annotations
 
+import gc
 import random
 import re
 import sys
@@ -15,11 +16,11 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.nativefuzz import SUBJECTS, cuts
+from tests.nativefuzz import SUBJECTS, cuts, joints
 from txconnpool import native
-from txconnpool.wire.joining import joinValues
+from txconnpool.wire.joining import joinEach, joinValues
 from txconnpool.wire.memcache import common, values
-from txconnpool.wire.memcache.lines import divideLine
+from txconnpool.wire.memcache.lines import divideLines
 from txconnpool.wire.redis.framing import encodeWords
 
 #: The number of inputs for each function, and of those that are cut at every position.
@@ -148,26 +149,34 @@ class FunctionTests(SynchronousTestCase):
             self.assertRaises(TypeError, encode, wrong)
         self.assertRaises(TypeError, encode)
 
-    def test_divideLine(self) -> None:
+    def test_divideLines(self) -> None:
         """
-        A request is divided as in Python, also if its keys are repeated or have several spaces between them.
+        Requests are divided as in Python, also if their keys are repeated or have several spaces between them. No
+        reference is kept.
         """
-        rng, divide = random.Random(6), native.extension.divideLine
+        rng, divide = random.Random(6), native.extension.divideLines
         for _ in range(INPUTS):
-            keys = [b"k%d" % rng.randrange(100) for _ in range(rng.choice((0, 1, 2, 20, 50)))]
             before = rng.choice((b"get ", b"gets ", b"gat 12 ", b""))
-            request = before + rng.choice((b" ", b" ", b"  ")).join(keys) + rng.choice((b"\r\n", b" \r\n"))
+            requests, keys = [], []
+            for _ in range(rng.choice((0, 1, 1, 3))):
+                its = [b"k%d" % rng.randrange(100) for _ in range(rng.choice((0, 1, 2, 20, 50)))]
+                keys += its
+                requests.append(before + rng.choice((b" ", b" ", b"  ")).join(its) + rng.choice((b"\r\n", b" \r\n")))
             servers, factor = rng.choice((1, 2, 5, 300)), rng.choice((1, 1, 1 << 70))
             indexes = {key: factor * (sum(key) % servers - 1) for key in keys}
             most = rng.choice((1, 2, 7, 50))
-            expected = divideLine(request, len(before), indexes, most)
-            self.assertEqual(divide(request, len(before), indexes, most), expected)
-            self.assertEqual(divide(request, len(before), UserDict(indexes), most), expected)
-        indexes = {b"a": 1 << 70, b"b": 1000}
+            expected = divideLines(requests, before, indexes, most)
+            self.assertEqual(divide(requests, before, indexes, most), expected)
+            self.assertEqual(divide(requests, before, UserDict(indexes), most), expected)
+        self.assertIsNone(divide([b"get a\r\n", b"gets a\r\n"], b"get ", {b"a": 1}, 9))
+        indexes, request = {b"a": 1 << 70, b"b": 1000}, b"get a b a\r\n"
         counts = [sys.getrefcount(each) for each in (request, *indexes.values())]
         for _ in range(1000):
-            divide(b"get a b a\r\n", 4, indexes, 1)
-            self.assertRaises(KeyError, divide, b"get a b c\r\n", 4, indexes, 9)
+            divide([request, request], b"get ", indexes, 1)
+            divide([request, b"x"], b"get ", indexes, 1)
+            self.assertRaises(KeyError, divide, [request, b"get a b c\r\n"], b"get ", indexes, 9)
+            self.assertRaises(TypeError, divide, [request, None], b"get ", indexes, 9)
+        gc.collect()  # the exceptions, whose tracebacks have the arguments
         self.assertEqual([sys.getrefcount(each) for each in (request, *indexes.values())], counts)
 
     def test_divideWords(self) -> None:
@@ -176,30 +185,68 @@ class FunctionTests(SynchronousTestCase):
         """
         divide = native.extension.divideWords
         wrong: tuple[Any, ...]
-        for wrong in ((None, b"", {}, 9), (b"", None, {}, 9), (b"", b"", {}, None), (b"", b"", {})):
+        for wrong in ((None, b"", {}, 9), (b"", b"", {}, 9), ([None], b"", {}, 9), ([b""], None, {}, 9),
+                      ([b""], b"", {}, None), ([b""], b"", {})):  # fmt: skip
             self.assertRaises(TypeError, divide, *wrong)
         request = encodeWords([b"mget", b"a", b"b", b"a"])
-        self.assertRaises(KeyError, divide, request, b"", {b"a": 1}, 9)
+        self.assertRaises(KeyError, divide, [request], b"", {b"a": 1}, 9)
         counts = [sys.getrefcount(each) for each in (request, None)]
         for _ in range(1000):
-            divide(request, b"", {b"a": 1, b"b": 1 << 70}, 1)
-            divide(request[:-1], b"", {}, 1)
+            divide([request, request], b"", {b"a": 1, b"b": 1 << 70}, 1)
+            divide([request, request[:-1]], b"", {}, 1)
         found = [sys.getrefcount(each) for each in (request, None)]
         self.assertEqual(found[0], counts[0])
         self.assertTrue(abs(found[1] - counts[1]) < 500)
 
-    def test_divideLineFails(self) -> None:
+    def test_divideLinesFails(self) -> None:
         """
         An exception of the cache is passed on, and other arguments are errors.
         """
-        divide = native.extension.divideLine
-        self.assertRaises(KeyError, divide, b"get a b\r\n", 4, {b"a": 1}, 9)
-        get = b"get a\r\n"
+        divide = native.extension.divideLines
+        self.assertRaises(KeyError, divide, [b"get a b\r\n"], b"get ", {b"a": 1}, 9)
+        get = [b"get a\r\n"]
         wrong: tuple[Any, ...]
-        for wrong in ((), (get, 4, {}), ("get a\r\n", 4, {}, 9), (get, -1, {}, 9), (get, 6, {}, 9), (b"", 0, {}, 9),
-                      (get, sys.maxsize, {}, 9), (get, None, {}, 9), (get, 4, None, 9), (get, 4, {b"a": None}, 9),
-                      (get, 4, {b"a": 1}, None)):  # fmt: skip
+        for wrong in ((), (get, b"get ", {}), (["get a\r\n"], b"get ", {}, 9), (get, 4, {}, 9),
+                      (get[0], b"get ", {}, 9), (get, None, {}, 9), (get, b"get ", None, 9),
+                      (get, b"get ", {b"a": None}, 9),
+                      (get, b"get ", {b"a": 1}, None)):  # fmt: skip
             self.assertRaises(TypeError, divide, *wrong)
+
+    def test_joinEach(self) -> None:
+        """
+        The replies to several requests are joined as in Python. No reference is kept, and none is dropped.
+        """
+        rng, join = random.Random(7), native.extension.joinEach
+        for _ in range(INPUTS):
+            arguments = joints(rng)
+            self.assertEqual(join(*arguments), joinEach(*arguments))
+        listed: list[Any] = [
+            [b"one%d" % number for number in range(9)],
+            [b"two%d" % number for number in range(9)],
+            None,
+        ]
+        before = [sys.getrefcount(each) for each in (*listed[0], *listed[1])]
+        for _ in range(1000):
+            join([[0, 1], [1, 0, 2], [0]], listed, 1, b"*%d\r\n", b"", b"")
+        self.assertEqual([sys.getrefcount(each) for each in (*listed[0], *listed[1])], before)
+
+    def test_joinEachFails(self) -> None:
+        """
+        Too few values are an error, and so are other arguments.
+        """
+        join = native.extension.joinEach
+        for each in (join, joinEach):
+            self.assertRaises(ValueError, each, [[0], [0]], [[b"x"]], 0, b"", b"", b"")
+        for order in ([1], [-1]):
+            self.assertRaises(IndexError, join, [order], [[b"x"]], 0, b"", b"", b"")
+        wrong: tuple[Any, ...]
+        for wrong in ((), ([], [[]], 0, b"", b""), ((), [[]], 0, b"", b"", b""), ([], ([],), 0, b"", b"", b""),
+                      ([], [[]], None, b"", b"", b""), ([], [[]], 1, b"", b"", b""), ([], [[]], -1, b"", b"", b""),
+                      ([], [[]], 0, "", b"", b""),
+                      ([], [[]], 0, b"*", b"", b""), ([], [[]], 0, b"", None, b""), ([], [[]], 0, b"", b"", ""),
+                      ([(0,)], [[b"x"]], 0, b"", b"", b""), ([[None]], [[b"x"]], 0, b"", b"", b""),
+                      ([[0]], [(b"x",)], 0, b"", b"", b""), ([[0]], [["x"]], 0, b"", b"", b"")):  # fmt: skip
+            self.assertRaises(TypeError, join, *wrong)
 
     def test_joinValues(self) -> None:
         """

@@ -171,6 +171,7 @@ class Toy:
 
     commands = COMMANDS
     stateful = False
+    mergesReads = False
     opaque = False
     tooManyClients = netstring(b"-too many clients")
     probe = GET, netstring(b"get alive")

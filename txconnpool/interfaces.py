@@ -59,6 +59,19 @@ class IConnections(Interface):
         @raise PoolError: there is no connection, and waiting for one is in vain or not allowed.
         """
 
+    def pick() -> Any:
+        """
+        Find a connection that has capacity. The caller must add load to the returned record at once, or pass it to
+        C{putBack}.
+
+        @return: a record, or C{None} if there is none, or others wait for one.
+        """
+
+    def putBack(record: Any) -> None:
+        """
+        Called when a connection that was picked is not used.
+        """
+
     def forget(ticket: Any) -> None:
         """
         Remove a waiter that does not wait any more.
@@ -185,15 +198,16 @@ class IRouter(Interface):
         @raise PoolError: there is none at the moment.
         """
 
-    def divide(command: Any, request: bytes, most: int) -> Any:
+    def divide(command: Any, requests: list[bytes], most: int) -> Any:
         """
-        Divide a request for several keys into shares, each of which is for one pool.
+        Divide requests for several keys into shares, each of which is for one pool.
 
         @param command: the L{Command<txconnpool.wire.Command>}.
+        @param requests: a request; or several, if the command C{merges}.
         @param most: the maximum number of keys in a share. A pool may get several.
 
-        @return: a list with the number of the share of each key; and a list of the shares. Each is a tuple of the pool,
-            C{None} for keys that have no pool, the request for these keys, and their number.
+        @return: for each request a list with the number of the share of each key; and a list of the shares. Each is a
+            tuple of the pool, C{None} for keys that have no pool, the request for these keys, and their number.
         """
 
     def anyOf() -> Any:

@@ -31,8 +31,8 @@ from zope.interface.verify import verifyObject
 from tests.bugs import covers
 from tests.net.sockets import BIG, FailingHalf, Greeter, HalfCloser, Made, Puller, Recorder, Refuser, Sockets
 from tests.pipes import Pipe, Pusher
-from txconnpool.net.transport import HIGH_WATER, DirectTransport, endWriting, networkOf, wasClosed
-from txconnpool.net.turn import Turn
+from txconnpool.net.transport import HIGH_WATER, DirectTransport, endWriting, networkOf, redirect, wasClosed
+from txconnpool.net.turn import Turn, atEndOfTurn
 
 
 class NetworkTests(SynchronousTestCase):
@@ -746,45 +746,28 @@ class DirectTests(TransportTests, Sockets):
         self.assertIsInstance(turn, Turn)
         self.assertIn("DirectTransport", repr(turn))
 
-    def test_defer(self) -> None:
+    def test_atEndOfTurn(self) -> None:
         """
-        Bytes may be composed when they are sent: at the end of the turn, or when more than usual are written.
-        """
-        server, client = self.pair()
-        transport = client.transport
-        transport.registerProducer(Pusher(), True)
-        composed: list[bytes] = []
-
-        def compose() -> bytes:
-            composed.append(b"second ")
-            return composed[-1]
-
-        transport.write(b"first ")
-        self.assertTrue(transport.defer(compose))
-        transport.write(b"third")
-        self.assertEqual((composed, transport.unsent), ([], len(b"first third")))
-        self.until(lambda: server.data == b"first second third")
-        self.assertTrue(transport.defer(compose))
-        transport.write(bytes(HIGH_WATER + 1))
-        self.assertEqual((len(composed), transport.unsent), (2, 0))
-        self.until(lambda: len(server.data) == len(b"first second thirdsecond ") + HIGH_WATER + 1)
-        self.assertEqual(len(composed), 2)
-
-    def test_deferInVain(self) -> None:
-        """
-        Bytes are not composed if the kernel takes none now, or if the connection is lost before.
+        What is to be called at the end of a turn may write, and the bytes are sent in this turn. It is called also if
+        no turn runs.
         """
         server, client = self.pair()
         transport = client.transport
-        server.transport.pauseProducing()
-        large = bytes(5 << 20)
-        transport.write(large)
-        self.iterate()
-        self.assertTrue(0 < transport.unsent < len(large))
-        self.assertFalse(transport.defer(self.fail))
-        self.assertTrue(server.transport.defer(self.fail))
-        server.transport.abortConnection()
-        self.assertFalse(server.transport.defer(self.fail))
+        self.assertTrue(atEndOfTurn(self.reactor, lambda: transport.write(b"first")))
+        self.until(lambda: server.data == b"first")
+        calls: list[bytes] = []
+        received = server.dataReceived
+
+        def receive(data: bytes) -> None:
+            received(data)
+            server.transport.write(b"echo")
+            atEndOfTurn(self.reactor, lambda: calls.append(bytes(client.data)))
+
+        redirect(server.transport, server, receive)
+        transport.write(b" second")
+        self.until(lambda: client.data == b"echo")
+        self.assertEqual((server.data, calls), (b"first second", [b""]))
+        self.assertFalse(atEndOfTurn(object(), self.fail))
 
 
 class DirectUNIXTests(DirectTests):

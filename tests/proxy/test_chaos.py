@@ -44,6 +44,7 @@ class Story:
             ejection=Ejection(rng.random() < 0.6, rng.choice((0, 1, 2))),
             maxWaiting=rng.choice((2, 10000)),
             line=rng.choice((Line, QueuedLine)),
+            merges=rng.random() < 0.7,
         )
         self.stages: list[ShardedStage] = [self.stage]
         if rng.random() < 0.5:

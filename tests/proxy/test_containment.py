@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import fail
 
 from tests.clients import get
-from tests.memcached import QueuedLine, answer
+from tests.memcached import answer
 from tests.proxy.test_sharding import ShardedTestCase
 from tests.proxy.test_topics import SubscriberCase, confirmed, message
 from tests.redisstage import SingleRedisStage, requests
@@ -112,14 +112,16 @@ class ClientTests(ShardedTestCase):
 
     def test_parts(self) -> None:
         """
-        The part of a request for the keys of several servers is the sink, alone or together with those of others.
+        The part of a request for the keys of several servers is the sink, alone or after it was sent together with
+        those of others.
         """
-        for line in (None, QueuedLine):
+        for merges in (False, True):
             for name, loses in METHODS:
-                if line is None or loses:
-                    self.assertContained(self.sharded(line=line), Part, name, b"get a0 a1\r\n", loses)
+                if loses or not merges:
+                    self.assertContained(self.sharded(merges=merges), Part, name, b"get a0 a1\r\n", loses)
             for name, loses in (("answered", False), ("lost", True)):
-                self.assertContained(self.sharded(line=line), ScatteredReply, name, b"get a0 a1\r\n", loses)
+                if loses or not merges:
+                    self.assertContained(self.sharded(merges=merges), ScatteredReply, name, b"get a0 a1\r\n", loses)
 
     def test_later(self) -> None:
         """

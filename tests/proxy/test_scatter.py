@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +19,6 @@ from tests.pipes import Pipe
 from tests.proxy.test_sharding import ShardedTestCase
 from tests.stage import ShardedStage
 from txconnpool.proxy.flow import SessionLimits
-from txconnpool.proxy.parts import TOGETHER
 from txconnpool.proxy.scatter import FIRST
 from txconnpool.routing.maps import Ejection
 from txconnpool.wire.memcache.classic import PART_KEYS
@@ -454,7 +452,9 @@ class HeldTests(ScatterCase):
             unreadHard=rng.choice((60000, 1 << 26)),
         )  # fmt: skip
         line = rng.choice((Line, QueuedLine))
-        stage = self.sharded(sessionLimits=limits, ejection=Ejection(rng.random() < 0.5, 1), line=line)
+        stage = self.sharded(
+            sessionLimits=limits, ejection=Ejection(rng.random() < 0.5, 1), line=line, merges=rng.random() < 0.7
+        )
         clients = [stage.client() for _ in range(3)]
         for _ in range(rng.randint(5, 25)):
             client = rng.choice(clients)
@@ -522,252 +522,3 @@ class DuplicateTests(ScatterCase):
         stage.serve()
         first, third = (answer(b"get %b\r\n" % key)[0].removesuffix(b"END\r\n") for key in (b"a0", b"a2"))
         self.assertEqual(client.take(), b"DELETED\r\n" + first + b"VALUE x\ry1 0 1\r\nX\r\n" + third + b"END\r\n")
-
-
-class TogetherTests(ScatterCase):
-    """
-    Tests for parts of several clients that are sent as one request.
-    """
-
-    def asked(self, stage: ShardedStage, number: int) -> list[bytes]:
-        """
-        @return: what a server was asked.
-        """
-        lines = stage.servers[number].lines
-        for line in lines:
-            line.look()
-        return [request for line in lines for request in line.asked]
-
-    def begun(self, *requests: bytes, **options: Any) -> tuple[ShardedStage, list[Pipe]]:
-        """
-        Let clients send a request each in one turn of the reactor.
-        """
-        stage = self.sharded(line=QueuedLine, **options)
-        clients = [stage.client() for _ in requests]
-        for client, request in zip(clients, requests, strict=True):
-            client.send(request)
-        return stage, clients
-
-    def test_together(self) -> None:
-        """
-        A server gets one request for the keys of all of them, equal ones too. Each client gets its values.
-        """
-        for word in (b"get", b"gets"):
-            requests = [b"%b %b\r\n" % (word, keys) for keys in (b"a0 miss1 a1", b"a1 a0", b"a4 a2 miss0")]
-            stage, clients = self.begun(*requests)
-            self.assertEqual(self.asked(stage, 0), [b"%b a0 a0 miss0\r\n" % word])
-            self.assertEqual(self.asked(stage, 1), [b"%b miss1 a1 a1 a4\r\n" % word])
-            stage.serve()
-            self.assertEqual([client.take() for client in clients], [answer(request)[0] for request in requests])
-            traffic = [server.traffic for server in stage.pool.servers]
-            self.assertEqual(sum(each.missed + each.moreMissed for each in traffic), 2)
-            sizes = [len(b"version\r\n") + len(self.asked(stage, number)[0]) for number in range(3)]
-            self.assertEqual([each.sent for each in traffic], sizes)
-
-    def test_pipelines(self) -> None:
-        """
-        So are those of merged single requests, each of which has a reply.
-        """
-        requests = [b"get a0\r\nget miss1\r\nget a3\r\n", b"get a1 a0\r\n", b"get a4\r\nget a6\r\n"]
-        stage = self.sharded(line=QueuedLine)
-        clients = [stage.client() for _ in requests]
-        for client in clients:
-            self.widen(stage, client)
-        for server in stage.servers:
-            server.lines[0].asked.clear()
-        for client, request in zip(clients, requests, strict=True):
-            client.take()
-            client.send(request)
-        self.assertEqual(self.asked(stage, 0), [b"get a0 a3 a0 a6\r\n"])
-        stage.serve()
-        expected = [get(b"a0") + b"END\r\n" + get(b"a3"), answer(requests[1])[0], get(b"a4") + get(b"a6")]
-        self.assertEqual([client.take() for client in clients], expected)
-
-    def test_missing(self) -> None:
-        """
-        A part without values is answered also if too much is held for its client, and so are those after it. So is one
-        of whose reply no byte counts.
-        """
-        for first, *requests in (
-            (0, b"get miss1 miss2\r\n", b"get a1 a2\r\n"),
-            (1, b"get a1 a2\r\n", b"get a1 a2 a5 a8 a11 a14\r\n"),
-        ):
-            stage, (one, other) = self.begun(*requests, sessionLimits=SessionLimits(unreadHard=100000))
-            session = next(iter(stage.sessions.sessions))
-            stage.turns()
-            line = self.line(stage, 2)
-            line.deliver(1)
-            session.hold(80000)
-            line.deliver(first)
-            line.deliver()
-            session.release(80000)
-            stage.serve()
-            self.assertEqual([one.take(), other.take()], [answer(request)[0] for request in requests])
-            self.assertNothingHeld(stage)
-
-    def test_apart(self) -> None:
-        """
-        Apart are sent: a second request of a client, what would be too many keys, other commands, and what comes after
-        another request or in another turn.
-        """
-        stage = self.sharded(line=QueuedLine)
-        one, other = stage.client(), stage.client()
-        for client in (one, other):
-            self.widen(stage, client)
-            client.take()
-        keys = [b"a%d" % number for number in range(0, 3 * TOGETHER, 3)]
-        for first, second, expected in (
-            ((one, b"get a0 a1\r\n"), (one, b"get a3 a4\r\n"), [b"get a0\r\n", b"get a3\r\n"]),
-            ((one, b"get a0 a1\r\n"), (other, b"gets a3 a4\r\n"), [b"get a0\r\n", b"gets a3\r\n"]),
-            ((one, b"gat 9 a0 a1\r\n"), (other, b"gat 9 a3 a4\r\n"), [b"gat 9 a0\r\n", b"gat 9 a3\r\n"]),
-            ((one, b"mg a0 v\r\n"), (other, b"get a3 a4\r\n"), [b"mg a0 v\r\n", b"get a3\r\n"]),
-            ((one, b"get a0 a1\r\n"), (other, b"get %b\r\n" % b" ".join(keys)),
-             [b"get a0\r\n", b"get %b\r\n" % b" ".join(keys)]),
-        ):  # fmt: skip
-            for line in stage.lines:
-                line.asked.clear()
-            first[0].send(first[1])
-            second[0].send(second[1])
-            self.assertEqual(self.asked(stage, 0), expected)
-            stage.serve()
-            for client in (one, other):
-                sent = b"".join(request for sender, request in (first, second) if sender is client)
-                found = b""
-                while sent:
-                    reply, size = answer(sent)
-                    found, sent = found + reply, sent[size:]
-                self.assertEqual(client.take(), found)
-        one.send(b"get a0 a1\r\n")
-        self.asked(stage, 0)
-        other.send(b"get a3 a1\r\n")
-        self.assertEqual(self.asked(stage, 0)[-2:], [b"get a0\r\n", b"get a3\r\n"])
-        stage.serve()
-
-    def test_order(self) -> None:
-        """
-        The values may come in another order. Equal keys have the same value.
-        """
-        stage, clients = self.begun(b"get a0 a3 a1\r\n", b"get a6 a0 a1\r\n")
-        line = stage.servers[0].lines[0]
-        line.look()
-        values = [get(key).removesuffix(b"END\r\n") for key in (b"a6", b"a0", b"a0", b"a3")]
-        line.owed = b"".join(values) + b"END\r\n"
-        stage.serve()
-        self.assertEqual([client.take() for client in clients],
-                         [answer(b"get a0 a3 a1\r\n")[0], answer(b"get a6 a0 a1\r\n")[0]])  # fmt: skip
-
-    def test_error(self) -> None:
-        """
-        After an error each part is sent once more, alone, and only the client whose request fails again gets an error.
-        """
-        for partialError in (False, True):
-            requests = [b"get a0 a1\r\n", b"get a3 a4\r\n", b"get a6 a7\r\n"]
-            stage, clients = self.begun(*requests, sessionLimits=SessionLimits(partialError=partialError))
-            line = stage.servers[0].lines[0]
-            line.look()
-            error = b"SERVER_ERROR out of memory\r\n"
-            line.owed = error
-            line.deliver()
-            stage.turns()
-            line.look()
-            self.assertEqual(line.asked[1:], [b"get a0\r\n", b"get a3\r\n", b"get a6\r\n"])
-            line.owed = get(b"a0") + error + get(b"a6")
-            stage.serve()
-            expected = [answer(request)[0] for request in requests]
-            expected[1] = error if partialError else get(b"a4")
-            self.assertEqual([client.take() for client in clients], expected)
-            self.assertNothingHeld(stage)
-
-    def test_lost(self) -> None:
-        """
-        If the connection is lost, each part is sent once more, or fails.
-        """
-        for times in (1, 2):
-            stage, clients = self.begun(b"get a0 large1\r\n", b"get large0 a1\r\n", maximum=6, minimum=3)
-            for size in (10000, 0)[:times]:
-                for line in stage.servers[0].open:
-                    line.deliver(size)
-                    stage.turns()
-                    line.lose()
-                stage.turns()
-            stage.serve()
-            stage.clock.advance(1)
-            stage.serve()
-            for client, kept, lost in ((clients[0], b"large1", b"a0"), (clients[1], b"a1", b"large0")):
-                both = [lost, kept] if times == 1 else [kept]
-                self.assertEqual(client.take(), answer(b"get %b\r\n" % b" ".join(both))[0])
-            self.assertNothingHeld(stage)
-
-    def test_lostUnsent(self) -> None:
-        """
-        So it is if the connection is lost before anything was sent. A part that comes after that is sent elsewhere.
-        """
-        stage, clients = self.begun(b"get a0 a1\r\n", b"get a3 a4\r\n", maximum=6, minimum=3)
-        stage.servers[0].lines[0].lose()
-        self.assertEqual(len(stage.sessions.openGroups), 1)
-        clients.append(stage.client())
-        clients[-1].send(b"get a6 a7\r\n")
-        stage.serve()
-        self.assertEqual(self.asked(stage, 0).count(b"get a6\r\n"), 1)
-        expected = [answer(request)[0] for request in (b"get a0 a1\r\n", b"get a3 a4\r\n", b"get a6 a7\r\n")]
-        self.assertEqual([client.take() for client in clients], expected)
-        self.assertEqual(stage.sessions.openGroups, {})
-        self.assertNothingHeld(stage)
-
-    def test_tooEarly(self) -> None:
-        """
-        A reply that comes before the request was sent closes its connection, and no client gets it. The parts are sent
-        once more.
-        """
-        stage, clients = self.begun(b"get a0 a1\r\n", b"get a3 a4\r\n", maximum=6, minimum=3)
-        stage.servers[0].lines[0].protocol.dataReceived(b"VALUE a0 0 5\r\nwrong\r\nEND\r\n")
-        stage.serve()
-        self.assertEqual([client.take() for client in clients],
-                         [answer(b"get a0 a1\r\n")[0], answer(b"get a3 a4\r\n")[0]])  # fmt: skip
-        self.assertEqual(stage.pool.counters.violations, 1)
-        self.assertNothingHeld(stage)
-
-    def test_afterOthers(self) -> None:
-        """
-        Parts are added also if other requests were sent on the connection meanwhile.
-        """
-        stage, clients = self.begun(b"get a0 a1\r\n", b"set a0 0 0 1\r\nx\r\n", b"get a3 a4\r\n")
-        self.assertEqual(self.asked(stage, 0), [b"get a0 a3\r\n", b"set a0 0 0 1\r\nx\r\n"])
-        stage.serve()
-        self.assertEqual([client.take() for client in clients],
-                         [answer(b"get a0 a1\r\n")[0], b"STORED\r\n", answer(b"get a3 a4\r\n")[0]])  # fmt: skip
-
-    def test_pieces(self) -> None:
-        """
-        Of a reply that comes in pieces, each client counts as much as it has of the keys, also if one of them goes.
-        """
-        for gone in (False, True):
-            stage, clients = self.begun(b"get large0 a1\r\n", b"get a3 large6 large9 a1\r\n")
-            line = stage.servers[0].lines[0]
-            for _ in range(5):
-                line.deliver(8000)
-            held = sorted(session.held for session in stage.sessions.sessions)
-            self.assertEqual(held, [10000, 30000])
-            if gone:
-                clients.pop(0).lose()
-                self.assertEqual(stage.unread.total, 30000)
-                line.deliver(4000)
-                self.assertEqual(stage.unread.total, 33000)
-            stage.serve()
-            self.assertEqual(clients[-1].take(), answer(b"get a3 large6 large9 a1\r\n")[0])
-            self.assertNothingHeld(stage)
-
-    def test_allGone(self) -> None:
-        """
-        If all clients go, nothing is kept.
-        """
-        stage, clients = self.begun(b"get large0 a1\r\n", b"get a3 large6 large9 a1\r\n")
-        line = stage.servers[0].lines[0]
-        line.deliver(8000)
-        for client in clients:
-            client.lose()
-        line.deliver(8000)
-        self.assertEqual(stage.unread.total, 0)
-        stage.serve()
-        self.assertEqual(stage.ask(stage.client(), b"get a0 a1\r\n"), answer(b"get a0 a1\r\n")[0])
-        self.assertNothingHeld(stage)

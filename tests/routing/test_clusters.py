@@ -386,7 +386,7 @@ class RouterTests(ClusterPoolCase):
         slots = sorted((slotOf(key), key) for key in (b"a", b"b", b"c"))
         (first, one), (_, two), (last, three) = slots
         self.start(Shard(((0, first), (last, last)), A), Shard(((first + 1, last - 1),), B))
-        order, found = router.divide(SEVERAL[GET], b"get %b %b %b {%b}x\r\n" % (one, two, three, one), 9)
+        (order,), found = router.divide(SEVERAL[GET], [b"get %b %b %b {%b}x\r\n" % (one, two, three, one)], 9)
         pools = {each.servers[0].name: each for each in router.pools}
         self.assertEqual(
             found,

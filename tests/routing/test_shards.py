@@ -201,15 +201,26 @@ class ChoiceTests(ShardsTestCase):
         first, second, third = pool.pools
         request = b"get a2 a0 a5 a1 a2\r\n"
         self.assertEqual(
-            pool.divide(SEVERAL[GET], request, 3),
+            pool.divide(SEVERAL[GET], [request], 3),
             (
-                [0, 1, 0, 2, 0],
+                [[0, 1, 0, 2, 0]],
                 [(third, b"get a2 a5 a2\r\n", 3), (first, b"get a0\r\n", 1), (second, b"get a1\r\n", 1)],
             ),
         )
-        order, shares = pool.divide(SEVERAL[GET], request, 2)
-        self.assertEqual((order, shares[0]), ([0, 1, 0, 2, 3], (third, b"get a2 a5\r\n", 2)))
+        orders, shares = pool.divide(SEVERAL[GET], [request], 2)
+        self.assertEqual((orders, shares[0]), ([[0, 1, 0, 2, 3]], (third, b"get a2 a5\r\n", 2)))
         self.assertEqual(shares[3], (third, b"get a2\r\n", 1))
+
+    def test_divideSeveral(self) -> None:
+        """
+        Several requests are divided as if they were one.
+        """
+        pool = self.sharded().pool
+        first, second, _ = pool.pools
+        self.assertEqual(
+            pool.divide(SEVERAL[GET], [b"get a0 a1\r\n", b"get  a3\r\n"], 9),
+            ([[0, 1], [0]], [(first, b"get a0 a3\r\n", 2), (second, b"get a1\r\n", 1)]),
+        )
 
     def test_anyOf(self) -> None:
         """
@@ -242,7 +253,7 @@ class ChoiceTests(ShardsTestCase):
             except ServerUnavailable:
                 expected.setdefault(None, []).append(key)
         command = Listed("listed", 0)
-        order, shares = pool.divide(command, dumps(keys), 80)
+        (order,), shares = pool.divide(command, [dumps(keys)], 80)
         self.assertEqual(shares, [(pool, dumps(its), len(its)) for pool, its in expected.items()])
         following = [iter(command.keys(share)) for _, share, _ in shares]
         self.assertEqual([next(following[number]) for number in order], keys)
@@ -337,7 +348,7 @@ class EjectionTests(ShardsTestCase):
         error = self.assertRaises(ServerUnavailable, stage.pool.choose, b"a0")
         self.assertEqual(str(error), NO_SERVER)
         request = b"get a0 a1\r\n"
-        self.assertEqual(stage.pool.divide(SEVERAL[GET], request, 9), ([0, 0], [(None, request, 2)]))
+        self.assertEqual(stage.pool.divide(SEVERAL[GET], [request], 9), ([[0, 0]], [(None, request, 2)]))
 
     def test_neverMoved(self) -> None:
         """

@@ -31,8 +31,9 @@ class SinglePoolTests(SynchronousTestCase):
         self.assertEqual([router.choose(key) for key in (b"a", b"b", b"")], [pool] * 3)
         self.assertIs(router.anyOf(), pool)
         request = b"get a b c\r\n"
-        self.assertEqual(router.divide(SEVERAL[GET], request, 9), ([0, 0, 0], [(pool, request, 3)]))
+        self.assertEqual(router.divide(SEVERAL[GET], [request], 9), ([[0, 0, 0]], [(pool, request, 3)]))
         self.assertEqual(
-            router.divide(SEVERAL[GET], request, 2), ([0, 0, 1], [(pool, b"get a b\r\n", 2), (pool, b"get c\r\n", 1)])
+            router.divide(SEVERAL[GET], [request], 2),
+            ([[0, 0, 1]], [(pool, b"get a b\r\n", 2), (pool, b"get c\r\n", 1)]),
         )
         self.assertEqual(router.pools, (pool,))

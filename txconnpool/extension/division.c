@@ -1,6 +1,6 @@
 /* Copyright txconnpool contributors. See LICENSE. */
 
-/* Divides a request among servers, see `divideLine` of txconnpool/wire/memcache/lines.py, and `divideWords` of
+/* Divides requests among servers, see `divideLines` of txconnpool/wire/memcache/lines.py, and `divideWords` of
    txconnpool/wire/redis/framing.py. */
 
 #include "resp.h"
@@ -8,7 +8,7 @@
 /* The indexes below this one are found in an array. */
 #define FEW 128
 
-/* A key of the request, the bytes that are copied for it, and the number of its share. */
+/* A key of a request, the bytes that are copied for it, and the number of its share. */
 typedef struct {
     const char *at;
     Py_ssize_t size;
@@ -25,12 +25,14 @@ typedef struct {
     char *to;
 } Share;
 
-/* The keys and their shares. The requests begin with the bytes `before` the keys; those of Redis have a header too, and
-   lines an end. `last` has the number of the last share of each index, or -1, and `others` that of indexes
-   that are not in `last`. */
+/* The keys and their shares. `ends` has for each request the number of keys up to its end. The requests for the shares
+   begin with the bytes `before` the keys; those of Redis have a header too, and lines an end. `last` has the number of
+   the last share of each index, or -1, and `others` that of indexes that are not in `last`. */
 typedef struct {
     Key *keys;
     Py_ssize_t count;
+    Py_ssize_t *ends;
+    Py_ssize_t requests;
     Share *shares;
     Py_ssize_t shareCount;
     const char *before;
@@ -130,18 +132,34 @@ static bool findShares(Division *division, PyObject *indexes, Py_ssize_t most)
     return true;
 }
 
-/* Return the list of the numbers of the shares. */
-static PyObject *orderOf(const Division *division)
+/* Return the list of the numbers of the shares of some keys. */
+static PyObject *orderOf(const Key *keys, Py_ssize_t count)
 {
-    PyObject *order = PyList_New(division->count);
-    for (Py_ssize_t at = 0; order != NULL && at < division->count; at++) {
-        PyObject *number = PyLong_FromSsize_t(division->keys[at].share);
+    PyObject *order = PyList_New(count);
+    for (Py_ssize_t at = 0; order != NULL && at < count; at++) {
+        PyObject *number = PyLong_FromSsize_t(keys[at].share);
         if (number == NULL)
             Py_CLEAR(order);
         else
             PyList_SET_ITEM(order, at, number);
     }
     return order;
+}
+
+/* Return the list of such a list for each request. */
+static PyObject *ordersOf(const Division *division)
+{
+    PyObject *orders = PyList_New(division->requests);
+    Py_ssize_t start = 0;
+    for (Py_ssize_t at = 0; orders != NULL && at < division->requests; at++) {
+        PyObject *order = orderOf(division->keys + start, division->ends[at] - start);
+        if (order == NULL)
+            Py_CLEAR(orders);
+        else
+            PyList_SET_ITEM(orders, at, order);
+        start = division->ends[at];
+    }
+    return orders;
 }
 
 /* Return the list of the shares, whose requests have the bytes before their keys only. */
@@ -167,13 +185,16 @@ static PyObject *beginRequests(Division *division)
     return found;
 }
 
-/* Write the keys, and the ends of lines in place of the byte after the last key. */
+/* Write the keys, and the ends of lines in place of the byte after the last key. In lines a space is after each other
+   key, which may have been the last one of its request. */
 static void writeKeys(Division *division)
 {
     for (const Key *key = division->keys; key < division->keys + division->count; key++) {
         Share *share = &division->shares[key->share];
         memcpy(share->to, key->from, (size_t)key->length);
         share->to += key->length;
+        if (division->isLine)
+            share->to[-1] = ' ';
     }
     for (Share *share = division->shares; division->isLine && share < division->shares + division->shareCount; share++)
         memcpy(share->to - 1, "\r\n", 2);
@@ -184,27 +205,28 @@ static PyObject *divide(Division *division, PyObject *indexes, Py_ssize_t most)
 {
     if (!findShares(division, indexes, most))
         return NULL;
-    PyObject *order = orderOf(division);
-    PyObject *found = order != NULL ? beginRequests(division) : NULL;
+    PyObject *orders = ordersOf(division);
+    PyObject *found = orders != NULL ? beginRequests(division) : NULL;
     if (found == NULL) {
-        Py_XDECREF(order);
+        Py_XDECREF(orders);
         return NULL;
     }
     writeKeys(division);
-    return Py_BuildValue("NN", order, found);
+    return Py_BuildValue("NN", orders, found);
 }
 
-/* Begin the division of a request with at most so many keys. False, with an exception, if that fails. */
-static bool begin(Division *division, size_t room)
+/* Begin the division of so many requests with at most so many keys in all. False, with an exception, if that fails. */
+static bool begin(Division *division, Py_ssize_t requests, Py_ssize_t room)
 {
-    division->keys = PyMem_Malloc(room * sizeof(Key));
-    division->shares = PyMem_Calloc(room, sizeof(Share));
+    division->keys = PyMem_Malloc(((size_t)room + 1) * sizeof(Key));
+    division->shares = PyMem_Calloc((size_t)room + 1, sizeof(Share));
+    division->ends = PyMem_Malloc(((size_t)requests + 1) * sizeof *division->ends);
     division->others = PyDict_New();
     for (int at = 0; at < FEW; at++)
         division->last[at] = -1;
-    if (division->keys == NULL || division->shares == NULL)
+    if (division->keys == NULL || division->shares == NULL || division->ends == NULL)
         PyErr_NoMemory();
-    return division->keys != NULL && division->shares != NULL && division->others != NULL;
+    return !PyErr_Occurred();
 }
 
 static void end(Division *division)
@@ -213,28 +235,64 @@ static void end(Division *division)
         Py_DECREF(division->shares[at].index);
     PyMem_Free(division->keys);
     PyMem_Free(division->shares);
+    PyMem_Free(division->ends);
     Py_XDECREF(division->others);
 }
 
-PyObject *divideLine(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+/* Return a tuple of the requests in a list, which the dict of indexes cannot change, and the number of their bytes. NULL,
+   with an exception, if it is no list of requests. */
+static PyObject *requestsOf(PyObject *list, Py_ssize_t *size)
 {
-    Py_ssize_t keyAt, most;
-    if (!hasArguments("divideLine", count, 4) || !readSize(arguments[1], &keyAt) || !readSize(arguments[3], &most))
+    PyObject *requests = PyList_Check(list) ? PyList_AsTuple(list) : NULL;
+    *size = 0;
+    for (Py_ssize_t at = 0; requests != NULL && at < PyTuple_GET_SIZE(requests); at++) {
+        PyObject *request = PyTuple_GET_ITEM(requests, at);
+        if (PyBytes_Check(request))
+            *size += PyBytes_GET_SIZE(request);
+        else
+            Py_CLEAR(requests);
+    }
+    if (requests == NULL && !PyErr_Occurred())
+        PyErr_SetString(PyExc_TypeError, "expected a list of requests");
+    return requests;
+}
+
+/* Find the keys of all lines. False if one of them has other bytes before its keys. */
+static bool findLines(Division *division, PyObject *requests)
+{
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(requests); at++) {
+        PyObject *request = PyTuple_GET_ITEM(requests, at);
+        Text text = {PyBytes_AS_STRING(request), PyBytes_AS_STRING(request) + PyBytes_GET_SIZE(request)};
+        if (!skip(&text, division->before, division->beforeSize))
+            return false;
+        text.end -= remaining(&text) >= 2 ? 2 : remaining(&text);
+        findKeys(division, text);
+        division->ends[division->requests++] = division->count;
+    }
+    return true;
+}
+
+PyObject *divideLines(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+{
+    Py_ssize_t size, most;
+    if (!hasArguments("divideLines", count, 4) || !readSize(arguments[3], &most))
         return NULL;
-    PyObject *request = arguments[0];
-    if (!PyBytes_Check(request) || keyAt < 0 || keyAt > PyBytes_GET_SIZE(request) - 2) {
-        PyErr_SetString(PyExc_TypeError, "divideLine: expected a request and the position of its first key");
+    PyObject *before = arguments[1];
+    if (!PyBytes_Check(before)) {
+        PyErr_SetString(PyExc_TypeError, "divideLines: expected bytes before the keys");
         return NULL;
     }
-    const char *start = PyBytes_AS_STRING(request);
-    Py_ssize_t size = PyBytes_GET_SIZE(request);
-    Division division = {.before = start, .beforeSize = keyAt, .isLine = true};
+    PyObject *requests = requestsOf(arguments[0], &size);
+    if (requests == NULL)
+        return NULL;
+    Division division = {
+        .before = PyBytes_AS_STRING(before), .beforeSize = PyBytes_GET_SIZE(before), .isLine = true};
     PyObject *result = NULL;
-    if (begin(&division, (size_t)(size - keyAt) / 2 + 1)) {
-        findKeys(&division, (Text){start + keyAt, start + size - 2});
-        result = divide(&division, arguments[2], most);
-    }
+    /* Each key but the first of a line has a space before it. */
+    if (begin(&division, PyTuple_GET_SIZE(requests), size / 2 + PyTuple_GET_SIZE(requests)))
+        result = findLines(&division, requests) ? divide(&division, arguments[2], most) : Py_NewRef(Py_None);
     end(&division);
+    Py_DECREF(requests);
     return result;
 }
 
@@ -254,26 +312,40 @@ static bool findWords(Division *division, Text *text, Py_ssize_t number)
     return true;
 }
 
+/* Find the keys of all requests. False if one of them is not usual. */
+static bool findArrays(Division *division, PyObject *requests)
+{
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(requests); at++) {
+        PyObject *request = PyTuple_GET_ITEM(requests, at);
+        Text text = {PyBytes_AS_STRING(request), PyBytes_AS_STRING(request) + PyBytes_GET_SIZE(request)};
+        Py_ssize_t number, size;
+        if (!skipHeader(&text, '*', 6, &number) || number == 0 || number > remaining(&text) ||
+            !skipHeader(&text, '$', 9, &size) || !skipString(&text, size) || !findWords(division, &text, number - 1))
+            return false;
+        division->ends[division->requests++] = division->count;
+    }
+    return true;
+}
+
 PyObject *divideWords(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
 {
-    Py_ssize_t most, number, size;
-    Text text;
+    Py_ssize_t size, most;
     if (!hasArguments("divideWords", count, 4) || !readSize(arguments[3], &most))
         return NULL;
-    PyObject *request = arguments[0], *name = arguments[1];
-    if (!PyBytes_Check(request) || !PyBytes_Check(name)) {
-        PyErr_SetString(PyExc_TypeError, "divideWords: expected a request and a name");
+    PyObject *name = arguments[1];
+    if (!PyBytes_Check(name)) {
+        PyErr_SetString(PyExc_TypeError, "divideWords: expected a name");
         return NULL;
     }
-    text.at = PyBytes_AS_STRING(request);
-    text.end = text.at + PyBytes_GET_SIZE(request);
-    if (!skipHeader(&text, '*', 6, &number) || number == 0 || !skipHeader(&text, '$', 9, &size) ||
-        !skipString(&text, size))
-        Py_RETURN_NONE;
+    PyObject *requests = requestsOf(arguments[0], &size);
+    if (requests == NULL)
+        return NULL;
     Division division = {.before = PyBytes_AS_STRING(name), .beforeSize = PyBytes_GET_SIZE(name)};
     PyObject *result = NULL;
-    if (begin(&division, (size_t)number))
-        result = findWords(&division, &text, number - 1) ? divide(&division, arguments[2], most) : Py_NewRef(Py_None);
+    /* Each key has at least five bytes: $0, CR LF, CR LF. */
+    if (begin(&division, PyTuple_GET_SIZE(requests), size / 5))
+        result = findArrays(&division, requests) ? divide(&division, arguments[2], most) : Py_NewRef(Py_None);
     end(&division);
+    Py_DECREF(requests);
     return result;
 }

@@ -5,7 +5,7 @@
 #include "txconnpool.h"
 
 /* txconnpool.native uses the module only if it has the same number there. */
-#define INTERFACE 14
+#define INTERFACE 15
 
 static PyMethodDef methods[] = {
     {"scanRequest", (PyCFunction)(void (*)(void))scanRequest, METH_FASTCALL, NULL},
@@ -23,12 +23,13 @@ static PyMethodDef methods[] = {
     {"passElements", (PyCFunction)(void (*)(void))passElements, METH_FASTCALL, NULL},
     {"splitElements", (PyCFunction)(void (*)(void))splitElements, METH_FASTCALL, NULL},
     {"divideWords", (PyCFunction)(void (*)(void))divideWords, METH_FASTCALL, NULL},
-    {"divideLine", (PyCFunction)(void (*)(void))divideLine, METH_FASTCALL, NULL},
+    {"divideLines", (PyCFunction)(void (*)(void))divideLines, METH_FASTCALL, NULL},
 #ifdef __linux__
     {"receiveEach", (PyCFunction)(void (*)(void))receiveEach, METH_FASTCALL, NULL},
     {"sendJoined", (PyCFunction)(void (*)(void))sendJoined, METH_FASTCALL, NULL},
 #endif
     {"joinValues", (PyCFunction)(void (*)(void))joinValues, METH_FASTCALL, NULL},
+    {"joinEach", (PyCFunction)(void (*)(void))joinEach, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -308,7 +308,6 @@ class DirectTransport(_Forwarding):
     """
 
     __slots__ = (
-        "_deferred",
         "_draining",
         "_flowing",
         "_halfClosing",
@@ -335,7 +334,6 @@ class DirectTransport(_Forwarding):
         self.socket: socket = under.getHandle()
         self._outer = under.protocol
         self._pending: list[bytes | memoryview] = []
-        self._deferred: list[tuple[int, Callable[[], bytes]]] = []  # the places of bytes that are composed later
         self.queued = False
         self.readable = True
         self._writable = self._flowing = True
@@ -392,33 +390,6 @@ class DirectTransport(_Forwarding):
             self.unsent += len(data)
             if self.unsent > HIGH_WATER:
                 self._pauseProducer()
-
-    def defer(self, compose: Callable[[], bytes]) -> bool:
-        """
-        Send bytes that are composed only at the end of this turn, after what was written before.
-
-        @param compose: returns the bytes. It is called once, and not if the connection is lost before. It must not call
-            this transport.
-
-        @return: whether it will be called. It is not if the kernel takes no bytes now, or nothing can be written any
-            more.
-        """
-        if not self._flowing:
-            return False
-        self._deferred.append((len(self._pending), compose))
-        self._pending.append(b"")
-        if not self.queued:
-            self._turn.queue(self)
-        return True
-
-    def _compose(self) -> None:
-        """
-        Put the bytes in their places whose composition was deferred.
-        """
-        deferred, self._deferred = self._deferred, []
-        for at, compose in deferred:
-            self._pending[at] = data = compose()
-            self.unsent += len(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """
@@ -528,8 +499,6 @@ class DirectTransport(_Forwarding):
         Carry out the calls since the last time: send, do what waits for that, set the events that the kernel reports.
         """
         self.queued = False
-        if self._deferred:
-            self._compose()
         unsent = self.unsent
         if unsent and not self.wanted & OUT:
             sent = send(self.fd, self._pending) if unsent <= JOIN_MAX else self._sendMany()
@@ -596,7 +565,6 @@ class DirectTransport(_Forwarding):
             self.connected = self.readable = self._writable = self._flowing = self._draining = False
             self.wanted = self.watched = self.unsent = 0
             self._pending.clear()
-            self._deferred.clear()
 
     def _sendMany(self) -> int:
         """
@@ -640,8 +608,6 @@ class DirectTransport(_Forwarding):
         under = self._under
         if under.producer is None or not under.streamingProducer or under.producerPaused:
             return
-        if self._deferred:
-            self._compose()
         sent = self._sendMany()
         if sent == self.unsent:
             self.unsent = 0

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
+from collections.abc import Callable
 from socket import socket
 from typing import Any, Protocol
 
@@ -58,6 +59,21 @@ def turnOf(reactor: Any) -> Turn:
     if turn is None:
         turn = turns[reactor] = Turn(reactor)
     return turn
+
+
+def atEndOfTurn(reactor: Any, call: Callable[[], object]) -> bool:
+    """
+    Call a function at the end of the current turn of a reactor, before what was written is sent: once for all bytes
+    that were received in this turn.
+
+    @param call: the function. It raises no exception.
+
+    @return: whether it will be called; it is not if the reactor has no L{Turn}.
+    """
+    turn = turns.get(reactor)
+    if turn is not None:
+        turn.atEnd(call)
+    return turn is not None
 
 
 class Member(Protocol):
@@ -120,6 +136,7 @@ class Turn:
     @ivar _events: events that were taken from the kernel, and the index of the first that was not looked at yet.
     @ivar _arrived: bytes that were read, with their transports; empty bytes if the peer has closed its side.
     @ivar _queue: the transports to settle.
+    @ivar _calls: what is called before.
     @ivar _running: whether the queue will be emptied before this turn ends.
     @ivar _later: the delayed call that empties it otherwise.
     @ivar _others: the number of the poll of the reactor's other descriptors if the reactor calls L{take}, else -1.
@@ -133,6 +150,7 @@ class Turn:
         self._events: tuple[Events, int] | None = None
         self._arrived: deque[tuple[Member, bytes]] = deque()
         self._queue: list[Member] = []
+        self._calls: list[Callable[[], object]] = []
         self._running = False
         self._later: IDelayedCall | None = None
         self._others = -1
@@ -176,6 +194,14 @@ class Turn:
         if not self._running:
             self._finish()
 
+    def atEnd(self, call: Callable[[], object]) -> None:
+        """
+        Call a function before the transports are settled the next time.
+        """
+        self._calls.append(call)
+        if not self._running:
+            self._finish()
+
     # Calls of a reactor that lets the turn wait for all events
 
     def lead(self, others: select.epoll) -> None:
@@ -210,7 +236,7 @@ class Turn:
         outermost = not self._running
         self._running = True
         try:
-            if self._queue:
+            if self._queue or self._calls:
                 self._settle()
                 timeout = 0  # a protocol may have made a delayed call or stopped the reactor
             others = self._receive(timeout)
@@ -246,7 +272,7 @@ class Turn:
         try:
             for _ in range(ROUNDS):
                 self._receive(0)
-                if not (self._arrived or self._queue):
+                if not (self._arrived or self._queue or self._calls):
                     break
                 self._deliver()
                 self._settle()
@@ -319,8 +345,13 @@ class Turn:
 
     def _settle(self) -> None:
         """
-        Settle each transport in the queue. Those that are queued meanwhile wait for the next time, so that this ends.
+        Call what is to be called before, then settle each transport in the queue. Those that are queued meanwhile wait
+        for the next time, so that this ends.
         """
+        if self._calls:
+            calls, self._calls = self._calls, []
+            for call in calls:
+                call()
         queue = self._queue
         self._queue = []
         for transport in queue:
@@ -348,7 +379,7 @@ class Turn:
             self._epoll.close()
             if self._later is not None:
                 self._later.cancel()
-        elif self._queue and self._later is None and self._others < 0:
+        elif (self._queue or self._calls) and self._later is None and self._others < 0:
             self._later = self._reactor.callLater(0, self._takeTurn)
 
     def __repr__(self) -> str:

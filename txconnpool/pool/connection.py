@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
@@ -38,9 +38,6 @@ IDLE = 5.0
 
 #: The maximum length of a reply to a request of L{Connection.ask}, in bytes. Replies to clients are not collected.
 WHOLE_MAX = 1 << 22
-
-#: In place of a request in flight that is not composed yet, see L{Connection.sendComposed}.
-UNSENT: Final = object()
 
 #: A request in flight: the sink of its replies, its command, the number of its replies, the time at which it was sent,
 #: and the request itself, if it is kept (see L{txconnpool.wire.Command.keepsRequest}).
@@ -110,7 +107,6 @@ class Connection(Protocol):
         self.transport = transport = adopt(self, self.factory.reactor)
         self._write = transport.write
         self.outlet = outletOf(transport)
-        self._defer = getattr(transport, "defer", None)
         self._traffic: Traffic = self.record.server.traffic
         transport.registerProducer(self, True)
 
@@ -193,39 +189,6 @@ class Connection(Protocol):
         write(data)
         if self._timer is None:
             self._watch(self.factory.requestTimeout)
-
-    def sendComposed(self, sink: Any, command: Any) -> bool:
-        """
-        Send a request that is composed only at the end of this turn of the reactor, so that others can be merged into
-        it until then.
-
-        @param sink: the L{IReplySink} of the reply. Its method C{compose} is called then, and calls L{composed}.
-        @param command: the command.
-
-        @return: whether this is done; if not, because the transport cannot do it now, send the request.
-        """
-        if self._defer is None or not self._defer(sink.compose):
-            return False
-        self._inFlight.append((sink, command, 1, self._seconds(), UNSENT))
-        self.record.load += 1
-        if self._timer is None:
-            self._watch(self.factory.requestTimeout)
-        return True
-
-    def composed(self, composer: Any, sink: Any, request: bytes) -> None:
-        """
-        Take the request that was begun with L{sendComposed}, which is about to be sent.
-
-        @param composer: the sink that has called L{sendComposed}.
-        @param sink: the sink of the reply.
-        """
-        inFlight = self._inFlight
-        at = len(inFlight) - 1
-        while inFlight[at][0] is not composer:
-            at -= 1
-        _, command, count, since, _ = inFlight[at]
-        inFlight[at] = (sink, command, count, since, request)
-        self._traffic.sent += len(request)
 
     # -- Replies
 
@@ -310,8 +273,6 @@ class Connection(Protocol):
         """
         reader, inFlight = self._reader, self._inFlight
         sink, command, count, since, request = inFlight[0]
-        if request is UNSENT:
-            raise WireError("bytes that no request has asked for")
         try:
             end, done, reply = self._read(data, pos, command, count, request, traffic)
         except Declined as declined:

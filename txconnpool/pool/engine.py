@@ -179,13 +179,12 @@ class PoolEngine(Executor):
         @raise PoolError: there is no connection, and waiting for one is in vain or not allowed.
         """
         state = self.state
-        if not self.waiters.count:
+        if not self.waiters.count:  # as in pick, which would be another call for each request
             record = state.connections.pick(exclusive)
             if record is not None:
                 self.counters.acquired += 1
                 if record.load and state.canGrow and not state.idle:
-                    now = self._seconds()
-                    self._do(state.grow(now, 1), now)
+                    self._grow()
                 return record
         if not state.running and self._lifeCycle.phase is NEW:
             self.start()
@@ -197,6 +196,32 @@ class PoolEngine(Executor):
         elif self.waiters.count == 1 and (self._timer is None or self.waiters.due < self._due):
             self._schedule(now)
         return None
+
+    def pick(self) -> Record | None:
+        """
+        Find a connection that has capacity. The caller must add load to the returned record at once, or pass it to
+        L{putBack}.
+
+        @return: C{None} if there is none, or others wait for one.
+        """
+        state = self.state
+        record = None if self.waiters.count else state.connections.pick()
+        if record is not None:
+            self.counters.acquired += 1
+            if record.load and state.canGrow and not state.idle:
+                self._grow()
+        return record
+
+    def _grow(self) -> None:
+        now = self._seconds()
+        self._do(self.state.grow(now, 1), now)
+
+    def putBack(self, record: Record) -> None:
+        """
+        A connection that was picked is not used.
+        """
+        self.counters.acquired -= 1
+        self.hasCapacity(record)
 
     def forget(self, ticket: Ticket) -> None:
         """

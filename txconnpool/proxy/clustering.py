@@ -47,6 +47,7 @@ class ClusterSession(ReadingSession):
     """
 
     scattered = SlotReply
+    merges = False  # a request has keys of one slot
 
     __slots__ = ("_version", "trails")
 

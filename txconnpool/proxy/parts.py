@@ -2,11 +2,6 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
 Parts of requests for several keys that are on several servers, and the replies to them.
-
-Parts of several clients for the same server that come in one turn of the reactor are sent as one request, if the
-protocol allows that: a request costs the server, the network and the proxy more than a key. No two of them are of one
-client, because a client must not see an older value after a newer one: of two equal keys in a request, the server may
-have a value for the second one only.
 """
 
 from __future__ import annotations
@@ -22,9 +17,6 @@ from txconnpool.pool.containment import contain
 
 #: The values of a part without a reply.
 NOTHING: list[bytes] = []
-
-#: The maximum number of keys of the parts that are sent as one request.
-TOGETHER = 50
 
 
 @implementer(IResendingSink)
@@ -176,72 +168,25 @@ class Part:
 @implementer(IResendingSink)
 class PartGroup:
     """
-    Parts that are sent as one request at the end of this turn of the reactor, and the reply to it. A single part gets
-    its reply itself.
+    Parts that were sent as one request, and the reply to it.
 
     If the reply is an error, each of the parts is sent once more alone, because the error may be about one of them. A
     client that has sent later requests to this server gets the error, because the server may execute these before.
-
-    @ivar connection: the connection on which the request is sent.
     """
 
     joins = False
 
-    __slots__ = ("_command", "_count", "_held", "_openGroups", "_parts", "_pieces", "connection")
+    __slots__ = ("_connection", "_count", "_held", "_parts", "_pieces")
 
-    def __init__(self, part: Part, command: Any, connection: Any, openGroups: dict[Any, PartGroup]) -> None:
+    def __init__(self, parts: list[Part], connection: Any) -> None:
         """
-        @param command: the command of the parts, which C{merges}.
-        @param openGroups: has the groups that get further parts, by their pools.
+        @param connection: the connection on which the request was sent.
         """
-        self._parts = [part]
-        self._count = part.count
-        self._command = command
-        self._openGroups = openGroups
-        self.connection = connection
+        self._parts = parts
+        self._count = sum(part.count for part in parts)
+        self._connection = connection
         self._pieces: list[bytes] | None = None  # of the reply
         self._held: list[int] = []  # how many bytes of them are counted by the session of each part
-
-    def begin(self) -> bool:
-        """
-        Get further parts from now on.
-
-        @return: whether that is possible; if not, the part must be sent alone.
-        """
-        if not self.connection.sendComposed(self, self._command):
-            return False
-        self._openGroups[self._parts[0].pool] = self
-        return True
-
-    def admit(self, part: Part, command: Any) -> bool:
-        """
-        Add a part, if it may be sent together with these.
-        """
-        count = self._count + part.count
-        if count > TOGETHER or command is not self._command:
-            return False
-        self._count = count
-        self._parts.append(part)
-        return True
-
-    def compose(self) -> bytes:
-        """
-        @return: the request. It gets no further parts.
-        """
-        self._end()
-        parts = self._parts
-        requests = [part.request for part in parts]
-        if len(parts) == 1:
-            self.connection.composed(self, parts[0], requests[0])
-            return requests[0]
-        request: bytes = self._command.merge(requests, self._count)
-        self.connection.composed(self, self, request)
-        return request
-
-    def _end(self) -> None:
-        pool = self._parts[0].pool
-        if self._openGroups.get(pool) is self:
-            del self._openGroups[pool]
 
     def replied(self, data: Any, done: int) -> None:
         """
@@ -301,7 +246,7 @@ class PartGroup:
         Send a part once more alone, unless its session has others in flight on the connection, which the server may
         execute before. Then the client gets the error.
         """
-        if self.connection.carries(part.session, self):
+        if self._connection.carries(part.session, self):
             part.whole.failed(part, part.whole.command.visible(error))
             part.whole.answered(part)
         else:
@@ -354,7 +299,6 @@ class PartGroup:
         if self._pieces is not None:
             self._release()
             self._pieces = None
-        self._end()
         self._forEach(lambda part: part.requestsLost(requests, begun, error))
 
     def afterLoss(self, error: PoolError) -> None:

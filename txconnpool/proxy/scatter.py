@@ -47,7 +47,6 @@ class ScatteredReply(Entry):
 
     @ivar command: the command of all requests.
     @ivar parts: the parts that are to be sent.
-    @ivar merges: whether they may be sent together with those of other clients. Those that are sent once more are not.
     @cvar kind: the class of the parts.
     """
 
@@ -55,13 +54,17 @@ class ScatteredReply(Entry):
 
     __slots__ = (
         "_ahead", "_begun", "_collected", "_divided", "_dropped", "_hasFailed", "_inFlight", "_known", "_merged",
-        "_order", "_repeats", "_requests", "_round", "_text", "command", "merges", "parts",
+        "_order", "_repeats", "_requests", "_round", "_text", "command", "parts",
     )  # fmt: skip
 
-    def __init__(self, session: Any, command: Any, requests: Iterable[bytes], merged: bool = False) -> None:
+    def __init__(
+        self, session: Any, command: Any, requests: Iterable[bytes], merged: bool = False, divided: Any = None
+    ) -> None:
         """
         @param requests: the requests.
         @param merged: whether the only request was merged from several requests for one key each.
+        @param divided: if the parts of the only request are in flight already: the number of the part of each key; and
+            the parts, each with its pool, its request, and the number of its keys.
         """
         super().__init__(session, 1)
         self.command = command
@@ -77,13 +80,17 @@ class ScatteredReply(Entry):
         self._hasFailed = False  # whether one of them has
         self._dropped: list[Part] | None = None  # the parts of this round whose replies were dropped
         self._repeats = False  # whether any were
-        self.merges: bool = command.part.merges
         self.parts: list[Part] = []
         self._inFlight = 0
         self._known = 0  # how many of the parts the session counts as in flight
-        self._divide()
-        if not self.parts:
-            self._finish()
+        if divided is None:
+            self._divide()
+            if not self.parts:
+                self._finish()
+        else:
+            self._text = self._requests[0]
+            self._order, self._divided = self._partsOf(*divided)
+            self._inFlight = self._known = len(self._divided)
 
     def _divide(self) -> None:
         """
@@ -111,7 +118,10 @@ class ScatteredReply(Entry):
 
         @return: the number of the part of each key, and the parts.
         """
-        order, shares = self.session.router.divide(self.command, request, most)
+        (order,), shares = self.session.router.divide(self.command, [request], most)
+        return self._partsOf(order, shares)
+
+    def _partsOf(self, order: list[int], shares: Iterable[tuple[Any, bytes, int]]) -> tuple[list[int], list[Part]]:
         kind = self.kind
         return order, [kind(self, pool, own, count) for pool, own, count in shares]
 
@@ -180,18 +190,6 @@ class ScatteredReply(Entry):
         """
         return self.parts[0].key
 
-    def joined(self, left: list[Part]) -> int:
-        """
-        All parts were sent but those that are left.
-
-        @return: the number of those that were sent.
-        """
-        sent = len(self.parts) - len(left)
-        self.parts[:] = left
-        self._inFlight += sent
-        self._known += sent
-        return sent
-
     def sent(self) -> None:
         """
         The next part was sent.
@@ -204,6 +202,30 @@ class ScatteredReply(Entry):
 
     # -- Replies
 
+    @property
+    def divided(self) -> list[Part]:
+        """
+        The parts of this round.
+        """
+        return self._divided
+
+    def arrived(self, part: Part, values: list[bytes]) -> None:
+        """
+        A part had its whole reply before this entry was made.
+        """
+        part.values = values
+        self._inFlight -= 1
+        self._collect(part)
+        self.session.settle(self._counted())
+
+    def _collect(self, part: Part) -> None:
+        """
+        Count the values of a part as held, if they are large.
+        """
+        if (size := sum(map(len, part.values))) > COUNTED:
+            self._collected += size
+            self.session.hold(size)
+
     def answered(self, part: Part) -> None:
         """
         A part has its whole reply. As long as other parts are in flight, and nothing waits to be sent, the session need
@@ -212,9 +234,7 @@ class ScatteredReply(Entry):
         self._inFlight = left = self._inFlight - 1
         if self._requests:
             if left or self.parts:
-                if (size := sum(map(len, part.values))) > COUNTED:
-                    self._collected += size
-                    self.session.hold(size)
+                self._collect(part)
                 if not self.parts:
                     return
             else:
@@ -310,7 +330,6 @@ class ScatteredReply(Entry):
 
     def _repeat(self, part: Part) -> None:
         part.retried, part.dropped, part.size = True, False, 0
-        self.merges = False
         self.parts.append(part)
         self.session.collect()
 
@@ -330,7 +349,7 @@ class ScatteredReply(Entry):
         part = self.parts.pop(0)
         order, parts = self._divideRequest(part.request, part.count)
         number = self._divided.index(part)
-        self._order, self._divided = replaceShare(self._order, self._divided, number, order, parts)
+        (self._order,), self._divided = replaceShare([self._order], self._divided, number, order, parts)
         for each in parts:
             each.retried, each.refusal = part.retried, part.refusal
         self._queue(parts)

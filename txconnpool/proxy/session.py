@@ -69,7 +69,7 @@ class Session(RequestSender):
     # Objects share the names in their __dict__ only if these are thirty at most in all. A session that sets another one
     # has a dict of its own, of a kilobyte. Most of these are for L{ShardedSession
     # <txconnpool.proxy.sharding.ShardedSession>}, which a session may become.
-    __slots__ = ("_answers", "_granted", "_lanes", "_moving", "_openGroups", "_sinkPool", "_swallow", "router")
+    __slots__ = ("_answers", "_granted", "_lanes", "_merging", "_moving", "_sinkPool", "_swallow", "router")
 
     host: str | None = None
     router: Any

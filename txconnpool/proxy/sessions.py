@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -22,6 +23,7 @@ from txconnpool.errors import PoolError
 from txconnpool.metrics import ClientCounters, tally
 from txconnpool.net.loglimit import LogLimit
 from txconnpool.net.transport import networkOf
+from txconnpool.net.turn import atEndOfTurn
 from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.admission import Admission, PendingClient
 from txconnpool.proxy.broadcast import broadcast
@@ -30,6 +32,7 @@ from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.idle import IdleClients
 from txconnpool.proxy.logins import LoginGate
 from txconnpool.proxy.memory import BufferedBytes
+from txconnpool.proxy.merging import Merging
 from txconnpool.proxy.passing import PassedLogins
 from txconnpool.proxy.placing import PlacedSession
 from txconnpool.proxy.relay import RelaySession
@@ -136,8 +139,7 @@ class SessionFactory(Factory):
     @ivar hosts: the number of clients from each address, with and without a session, see
         L{networkOf<txconnpool.net.transport.networkOf>}.
     @ivar replies: the replies to requests for statistics. C{statistics} makes one.
-    @ivar openGroups: the requests that get more keys until the end of this turn of the reactor, by pool, see
-        L{PartGroup<txconnpool.proxy.parts.PartGroup>}.
+    @ivar merging: the requests of clients that are sent together.
     @ivar leaving: the refused clients whose connections are still open, the oldest first.
     """
 
@@ -201,7 +203,7 @@ class SessionFactory(Factory):
         self._short = False  # whether the log says that file descriptors are scarce
         self._shortSince = -inf  # when it has said that last
         self._empty: list[Deferred[None]] = []
-        self.openGroups: dict[Any, Any] = {}
+        self.merging = Merging(partial(atEndOfTurn, reactor))
         self._moving: set[Session] = set()  # the sessions that still use an earlier router
         self._rerouted: list[Deferred[None]] = []
 

@@ -15,11 +15,16 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from txconnpool.errors import PoolError
-from txconnpool.proxy.parts import PartGroup
+from txconnpool.proxy.mergedreplies import MergedReplies
+from txconnpool.proxy.merging import LONG
 from txconnpool.proxy.replies import QueuedRequest
-from txconnpool.proxy.scatter import ScatteredReply
+from txconnpool.proxy.scatter import FIRST, ScatteredReply
 from txconnpool.proxy.session import COMPOUND, LOOK, Session
-from txconnpool.wire import CLOSE, MORE, PIN, SPLIT
+from txconnpool.wire import CLOSE, MORE, PIN, SPLIT, Command, Frame
+
+#: A request that comes as several, because it has very many keys, is only sent at once for a client that may have this
+#: number of requests in flight, which it may not if its last replies were large.
+ROOM: Final = 100
 
 #: The connections of a session without requests in flight on several.
 NO_LANES: Final[dict[Any, Any]] = {}
@@ -30,9 +35,11 @@ class ShardedSession(Session):
     The session of one client whose requests go to several pools.
 
     @cvar scattered: the class of replies to requests for several keys.
+    @cvar merges: whether requests may be sent together with those of other clients.
     """
 
     scattered: type[ScatteredReply] = ScatteredReply
+    merges = True
 
     __slots__ = ()
 
@@ -48,7 +55,7 @@ class ShardedSession(Session):
         # C{_pool} and C{_connection}.
         self._lanes = NO_LANES
         self.router = self.factory.router
-        self._openGroups = self.factory.openGroups
+        self._merging = self.factory.merging
         self._sinkPool: Any = None  # the pool of the replies that are due to C{_sink}
         self._granted: Any = None  # the connection that the session was just given
 
@@ -66,7 +73,12 @@ class ShardedSession(Session):
             room = self._window - self._inFlight
             if room <= 0 or self._blocked or (self.unread and self.unread > self._limits.unreadSoft):
                 break
-            what, end, count, payload = read(data, pos, room)
+            what, end, count, payload = frame = read(data, pos, room)
+            if not self._inFlight and (what is SPLIT or (count and (end < size or count > 1 or what.multiKey))):
+                after = pos if errors else self._merge(data, pos, frame)
+                if after > pos:
+                    pos = after
+                    break
             if count:
                 if refusal is not None and pos >= refused:
                     errors, refusal = {}, None
@@ -221,6 +233,103 @@ class ShardedSession(Session):
         if self._queue is None:
             self._answered(COMPOUND)  # all of it was refused
 
+    # -- Requests that are sent together with those of other clients
+
+    def _merge(self, data: bytes, pos: int, frame: Frame) -> int:
+        """
+        Let requests be sent together with those of other clients, if nothing is in flight. Until they are answered, the
+        session sends no others.
+
+        @param frame: the frame at C{pos}.
+
+        @return: the position after these requests; C{pos} if there are none.
+        """
+        size = len(data)
+        if self._queue is not None or self._connection is not None or self._pin is not None or not self.merges:
+            return pos
+        if frame[1] < size and not self.factory.dialect.mergesReads:
+            return pos  # further requests would wait
+        merged = self._merging.begin(self)
+        while merged is not None and (count := self._add(merged, data, pos, frame)):
+            self._inFlight += count
+            pos = frame[1]
+            room = self._window - self._inFlight
+            if pos == size or room <= 0:
+                break
+            frame = self._read(data, pos, room)
+        self._blocked = self._inFlight > 0
+        return pos
+
+    def _add(self, merged: MergedReplies, data: bytes, pos: int, frame: Frame) -> int:
+        """
+        Add the request of a frame to those that are sent together with those of other clients.
+
+        @return: the number of its replies; 0: it cannot be added.
+        """
+        what, end, count, payload = frame
+        if what is SPLIT:
+            command, requests = payload
+            several = command.several
+            if not several.part.merges or len(requests) > FIRST or self.room < ROOM:
+                return 0
+            merged.addReads(several, several.united(requests), 1, False)
+            return 1
+        if not isinstance(what, Command):
+            return 0
+        request: bytes = data[pos:end] if payload is None else payload
+        several = what.several
+        if several is not None and several.part.merges and len(request) <= LONG:
+            merged.addReads(several, request, count, not what.multiKey)
+        elif count == 1 and not what.multiKey:
+            merged.addOther(what, request, what.key(data, pos))
+        else:
+            return 0
+        return count
+
+    def answerMerged(self, reply: bytes, count: int, last: bool) -> None:
+        """
+        Write the next replies to the requests that were sent together with those of other clients.
+
+        @param count: the number of these requests.
+        @param last: whether all are answered now.
+        """
+        if last:
+            self._blocked = False
+        self.replied(reply, count)
+
+    def sendApart(self, entries: list[Any]) -> None:
+        """
+        Send requests alone that could not be sent together with others.
+        """
+        self._blocked = False
+        self._inFlight = 0
+        for entry in entries:
+            self.enqueue(entry)
+        self._sendUnsent()
+        if self._queue is None:
+            self._answered(COMPOUND)  # all of them were refused
+        self.proceed()
+
+    def takeApart(self, entries: list[Any], inFlight: int, lanes: dict[Any, Any]) -> None:
+        """
+        Go on with requests that were sent together with others as if they had been sent alone.
+
+        @param entries: the queue entries for their replies.
+        @param inFlight: the number of their requests and parts in flight.
+        @param lanes: the connections of requests in flight, by their pools.
+        """
+        if self.gone:
+            for entry in entries:
+                entry.discard()
+        else:
+            self._blocked = False
+            self._inFlight = 0
+            for entry in entries:
+                self.enqueue(entry)
+            self._lanes = lanes
+            self._pool, self._connection = next(iter(lanes.items()))
+        self._inFlight = inFlight
+
     def _follow(self, action: Any, payload: Any, missing: int) -> bool:
         """
         Carry out a L{LocalAction<txconnpool.wire.LocalAction>}, see L{Session._follow}.
@@ -249,9 +358,6 @@ class ShardedSession(Session):
         @return: whether all of them were sent.
         """
         parts, command = entry.parts, entry.command.part
-        merges = entry.merges and not self._inFlight
-        if merges and self._openGroups:
-            self._joinOthers(entry, command)
         while parts:
             part = parts[0]
             self._select(part.pool)
@@ -270,27 +376,8 @@ class ShardedSession(Session):
                 return False
             entry.sent()
             self._inFlight += 1
-            if not (merges and PartGroup(part, command, connection, self._openGroups).begin()):
-                connection.send(part, command, 1, part.request)
+            connection.send(part, command, 1, part.request)
         return True
-
-    def _joinOthers(self, entry: ScatteredReply, command: Any) -> None:
-        """
-        Add parts to the requests that others have begun in this turn, as far as possible. The session has nothing in
-        flight, so it does not matter what was sent after them.
-        """
-        openGroups, lanes, left = self._openGroups, {}, []
-        for part in entry.parts:
-            pool = part.pool
-            group = openGroups.get(pool)
-            if group is not None and group.admit(part, command):
-                lanes[pool] = group.connection
-            else:
-                left.append(part)
-        if lanes:
-            self._inFlight = entry.joined(left)
-            self._lanes = lanes
-            self._pool, self._connection = next(iter(lanes.items()))
 
     def _sendQueued(self, entry: QueuedRequest) -> bool:
         """

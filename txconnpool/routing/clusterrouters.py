@@ -12,6 +12,7 @@ from typing import Any
 
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.routing.flavours import FlavouredRouter, FlavouredShards
+from txconnpool.routing.maps import Divided
 from txconnpool.routing.nodes import NodePools
 from txconnpool.wire.topology import Redirect
 
@@ -87,18 +88,18 @@ class ClusterRouter(FlavouredRouter):
         slot: int = self._slotOf[key]
         return slot
 
-    def divide(self, command: Any, request: bytes, most: int) -> tuple[list[int], list[tuple[Any, bytes, int]]]:
+    def divide(self, command: Any, requests: list[bytes], most: int) -> Divided:
         """
-        Divide a request by slot, which is all that a node accepts in one request. The shares are grouped by node.
+        Divide requests by slot, which is all that a node accepts in one request. The shares are grouped by node.
         """
-        order, shares = command.shares(request, self._slotOf, most)
+        orders, shares = command.shares(requests, self._slotOf, most)
         byPool: dict[Any, list[int]] = {}
         for number, (slot, _, _) in enumerate(shares):
             byPool.setdefault(self._slots[slot], []).append(number)
         grouped = [number for its in byPool.values() for number in its]
         place = {number: at for at, number in enumerate(grouped)}
         found = [(pool and self._pick(pool), *shares[number][1:]) for pool, its in byPool.items() for number in its]
-        return [place[number] for number in order], found
+        return [[place[number] for number in order] for order in orders], found
 
     def shareOf(self, key: bytes) -> int:
         """

@@ -18,6 +18,7 @@ from txconnpool.interfaces import IPoolControl, IRouter
 from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.shared import Shared
 from txconnpool.routing.group import PoolGroup
+from txconnpool.routing.maps import Divided
 from txconnpool.routing.uses import FlavourUses, Owner, nobody
 
 
@@ -214,13 +215,13 @@ class FlavouredRouter:
         """
         return self._pick(self._shards.choose(key))
 
-    def divide(self, command: Any, request: bytes, most: int) -> tuple[list[int], list[tuple[Any, bytes, int]]]:
+    def divide(self, command: Any, requests: list[bytes], most: int) -> Divided:
         """
-        Divide a request among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
+        Divide requests among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
         """
         pick = self._pick
-        order, shares, pools = self._shards.shares(command, request, most)
-        return order, [(None if index < 0 else pick(pools[index]), own, count) for index, own, count in shares]
+        orders, shares, pools = self._shards.shares(command, requests, most)
+        return orders, [(None if index < 0 else pick(pools[index]), own, count) for index, own, count in shares]
 
     def anyOf(self) -> Any:
         """

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec, emptyMap
+
+#: For each request a list with the number of the share of each key; and the shares, each with its pool, the request for
+#: its keys, and their number.
+Divided: TypeAlias = tuple[list[list[int]], list[tuple[Any, bytes, int]]]
 
 #: The number of maps that are kept for sets of servers that were down.
 MAPS = 16

@@ -21,7 +21,7 @@ from txconnpool.pool.decisions.limits import Limits
 from txconnpool.pool.decisions.servers import Server
 from txconnpool.routing.distribution import Distribution, KeyMap, movedShare
 from txconnpool.routing.group import PoolGroup
-from txconnpool.routing.maps import Ejection, KeyShare, Maps, Shard
+from txconnpool.routing.maps import Divided, Ejection, KeyShare, Maps, Shard
 from txconnpool.routing.standin import StandIn
 
 _log = Logger("txconnpool.routing")
@@ -42,22 +42,22 @@ def unserved(pools: Sequence[Any]) -> ServerUnavailable:
 
 
 def replaceShare(
-    order: list[int], shares: list[T], number: int, itsOrder: list[int], its: list[T]
-) -> tuple[list[int], list[T]]:
+    orders: list[list[int]], shares: list[T], number: int, itsOrder: list[int], its: list[T]
+) -> tuple[list[list[int]], list[T]]:
     """
     Replace a share of keys by several, because they were divided again.
 
-    @param order: the number of the share of each key.
+    @param orders: for each request the number of the share of each key.
     @param number: the number of the share that is replaced.
     @param itsOrder: the number of the new share of each of its keys.
     @param its: the new shares, at least one.
 
-    @return: C{order} and C{shares} with the new ones. The other shares keep their numbers.
+    @return: C{orders} and C{shares} with the new ones. The other shares keep their numbers.
     """
     numbers = [number, *range(len(shares), len(shares) + len(its) - 1)]
     following = iter(itsOrder)
-    order = [numbers[next(following)] if each == number else each for each in order]
-    return order, [*shares[:number], its[0], *shares[number + 1 :], *its[1:]]
+    orders = [[numbers[next(following)] if each == number else each for each in order] for order in orders]
+    return orders, [*shares[:number], its[0], *shares[number + 1 :], *its[1:]]
 
 
 @implementer(IRouter, IPoolControl)
@@ -118,30 +118,30 @@ class ShardedPool(PoolGroup):
             return self.standIn.choose(key)
         return pool
 
-    def divide(self, command: Any, request: bytes, most: int) -> tuple[list[int], list[tuple[Any, bytes, int]]]:
+    def divide(self, command: Any, requests: list[bytes], most: int) -> Divided:
         """
-        Divide a request among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
+        Divide requests among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
         """
-        order, shares = command.shares(request, self._cached, most)
+        orders, shares = command.shares(requests, self._cached, most)
         pools = self._byIndex
         found = [(None if index < 0 else pools[index], share, count) for index, share, count in shares]
         standIn = self.standIn
         if standIn is not None:
             for number, (pool, share, _) in enumerate(list(found)):
                 if pool is not None and pool.down:
-                    order, found = replaceShare(order, found, number, *standIn.divide(command, share, most))
-        return order, found
+                    orders, found = replaceShare(orders, found, number, *standIn.divide(command, share, most))
+        return orders, found
 
     def shares(
-        self, command: Any, request: bytes, most: int
-    ) -> tuple[list[int], list[tuple[int, bytes, int]], tuple[Any, ...]]:
+        self, command: Any, requests: list[bytes], most: int
+    ) -> tuple[list[list[int]], list[tuple[int, bytes, int]], tuple[Any, ...]]:
         """
-        Divide a request among the servers, as if none of them had a stand-in.
+        Divide requests among the servers, as if none of them had a stand-in.
 
         @return: the results of L{Command.shares<txconnpool.wire.Command.shares>}, and the pool of each index that is
             not negative.
         """
-        return (*command.shares(request, self._cached, most), self._byIndex)
+        return (*command.shares(requests, self._cached, most), self._byIndex)
 
     def anyOf(self) -> Any:
         """

@@ -11,6 +11,7 @@ from typing import Any
 from zope.interface import implementer
 
 from txconnpool.interfaces import IRouter
+from txconnpool.routing.maps import Divided
 
 
 class _Only:
@@ -48,12 +49,12 @@ class SinglePool:
         """
         return self.pools[0]
 
-    def divide(self, command: Any, request: bytes, most: int) -> tuple[list[int], list[tuple[Any, bytes, int]]]:
+    def divide(self, command: Any, requests: list[bytes], most: int) -> Divided:
         """
         @return: the shares of the pool, with all keys.
         """
-        order, shares = command.shares(request, ONLY, most)
-        return order, [(self.pools[index], share, count) for index, share, count in shares]
+        orders, shares = command.shares(requests, ONLY, most)
+        return orders, [(self.pools[index], share, count) for index, share, count in shares]
 
     def anyOf(self) -> Any:
         """

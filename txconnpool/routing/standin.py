@@ -46,7 +46,10 @@ class StandIn:
 
     def divide(self, command: Any, request: bytes, most: int) -> tuple[list[int], list[tuple[Any, bytes, int]]]:
         """
-        Divide a request among the pools, see L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
+        Divide a request among the pools.
+
+        @return: the number of the share of each key, and the shares, see
+            L{IRouter.divide<txconnpool.interfaces.IRouter.divide>}.
         """
-        divided: tuple[list[int], list[tuple[Any, bytes, int]]] = self._upstream.router.divide(command, request, most)
-        return divided
+        (order,), shares = self._upstream.router.divide(command, [request], most)
+        return order, shares

@@ -17,7 +17,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeAlias
 
-from txconnpool.wire.shares import divideKeys
+from txconnpool.wire.joining import Gathered
+from txconnpool.wire.shares import Shares, divideEach
 
 if TYPE_CHECKING:
     from txconnpool.errors import PoolError
@@ -258,19 +259,20 @@ class Command:
         """
         return [self.subset(request, keys) for keys in shares]
 
-    def shares(self, request: bytes, indexes: Any, most: int) -> tuple[list[int], list[tuple[int, bytes, int]]]:
+    def shares(self, requests: list[bytes], indexes: Any, most: int) -> Shares:
         """
-        Divide a request into shares, each of which is for one server.
+        Divide requests into shares, each of which is for one server.
 
+        @param requests: a request; or several that differ in their keys only, if the command C{merges}.
         @param indexes: C{indexes[key]} is the index of the server of a key.
         @param most: the maximum number of keys in a share, at least 1. A server may get several.
 
-        @return: for each key the number of its share; and the shares, each with its index, the request for its keys as
-            L{subset} returns it, and their number.
+        @return: for each request a list with the number of the share of each key; and the shares, each with its index,
+            the request for its keys as L{subset} returns it, and their number.
         """
-        order, shares = divideKeys(self.keys(request), indexes, most)
-        requests = self.subsets(request, [keys for _, keys in shares])
-        return order, [(index, own, len(keys)) for (index, keys), own in zip(shares, requests, strict=True)]
+        orders, shares = divideEach([self.keys(request) for request in requests], indexes, most)
+        subsets = self.subsets(requests[0], [keys for _, keys in shares])
+        return orders, [(index, own, len(keys)) for (index, keys), own in zip(shares, subsets, strict=True)]
 
     def united(self, requests: Sequence[bytes]) -> bytes:
         """
@@ -303,6 +305,21 @@ class Command:
         @param merged: whether the request was merged from single ones: then there is a reply for each key.
         """
         raise NotImplementedError(f"{self.name} is never divided")
+
+    def gatherEach(self, orders: list[list[int]], values: list[Any], arrived: int, merged: bool) -> Gathered:
+        """
+        Make the replies to requests that were divided together, if the command C{merges}: of those of which a part has
+        arrived, and all other parts were there already.
+
+        @param orders: for each request what L{gather} gets as C{order}.
+        @param values: what L{values} has found for each part; C{None} for those that have not arrived.
+        @param arrived: the number of the part that has arrived.
+        @param merged: as for L{gather}.
+
+        @return: the numbers of these requests, with their replies; and the number of bytes of the part that others of
+            the requests may wait with, 0 if none does.
+        """
+        raise NotImplementedError(f"{self.name} is never merged")
 
     def expiring(self, request: bytes, seconds: int) -> bytes:
         """
@@ -558,6 +575,12 @@ class IDialect(Protocol):
     def stateful(self) -> bool:
         """
         Whether it is an L{IStatefulDialect}.
+        """
+
+    @property
+    def mergesReads(self) -> bool:
+        """
+        Whether the reader merges requests of a client for one key each into one for several keys.
         """
 
     @property

@@ -23,6 +23,7 @@ class Raw:
 
     commands = (SESSION,)
     stateful = False
+    mergesReads = False
     opaque = True
     tooManyClients = b""
 

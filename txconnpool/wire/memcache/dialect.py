@@ -63,6 +63,7 @@ class Memcache:
 
     commands = COMMANDS
     stateful = False
+    mergesReads = True
     opaque = False
     probe: tuple[Command, bytes] = (VERSION, b"version\r\n")
     greeting: tuple[Command, bytes] = (GREETING, b"version\r\n")

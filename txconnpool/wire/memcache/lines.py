@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.test_native -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Divides the line of a retrieval among servers.
+Divides the lines of retrievals among servers.
 """
 
 from __future__ import annotations
@@ -9,25 +9,28 @@ from __future__ import annotations
 from typing import Any, Final
 
 from txconnpool import native
-from txconnpool.wire.shares import divideKeys
+from txconnpool.wire.shares import Shares, divideEach
 
 
-def divideLine(request: bytes, keyAt: int, indexes: Any, most: int) -> tuple[list[int], list[tuple[int, bytes, int]]]:
+def divideLines(requests: list[bytes], before: bytes, indexes: Any, most: int) -> Shares | None:
     """
-    Divide a request that is a line into shares, each of which is for one server.
+    Divide requests that are lines into shares, each of which is for one server.
 
-    @param request: the request, which ends with CR LF.
-    @param keyAt: the position of its first key. The keys are separated by spaces.
+    @param requests: the requests, each of which ends with CR LF. Their keys are separated by spaces.
+    @param before: the bytes of a request before its keys.
     @param indexes: C{indexes[key]} is the index of the server of a key.
     @param most: the maximum number of keys in a share, at least 1. A server may get several.
 
-    @return: for each key the number of its share; and the shares, each with its index, the same request for its keys in
-        their order, and their number.
+    @return: for each request a list with the number of the share of each key; and the shares, each with its index, the
+        request for its keys in their order, and their number; C{None} if a request has other bytes before its keys.
     """
-    order, shares = divideKeys([key for key in request[keyAt:-2].split(b" ") if key], indexes, most)
-    before = request[:keyAt]
-    return order, [(index, before + b" ".join(keys) + b"\r\n", len(keys)) for index, keys in shares]
+    if not all(request.startswith(before) for request in requests):
+        return None
+    keyAt = len(before)
+    keys = [[key for key in request[keyAt:-2].split(b" ") if key] for request in requests]
+    orders, shares = divideEach(keys, indexes, most)
+    return orders, [(index, before + b" ".join(its) + b"\r\n", len(its)) for index, its in shares]
 
 
-#: L{divideLine}, or its equal in the extension.
-chosenDivide: Final = native.choose(divideLine)
+#: L{divideLines}, or its equal in the extension.
+chosenDivide: Final = native.choose(divideLines)

@@ -16,10 +16,13 @@ from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
 from txconnpool.errors import WireError
 from txconnpool.wire import Command
+from txconnpool.wire.joining import Gathered
 from txconnpool.wire.joining import chosenJoin as joinValues
+from txconnpool.wire.joining import chosenJoinEach as joinEach
 from txconnpool.wire.memcache.expiry import expiring
 from txconnpool.wire.memcache.keys import collectReply, keyOf, requestFor
-from txconnpool.wire.memcache.lines import chosenDivide as divideLine
+from txconnpool.wire.memcache.lines import chosenDivide as divideLines
+from txconnpool.wire.shares import Shares
 
 #: The method C{match} of a compiled regular expression, called with bytes and a position.
 Matcher: TypeAlias = Callable[[bytes, int], Match[bytes] | None]
@@ -103,7 +106,8 @@ class MemcacheCommand(Command):
     matchTranslated: ClassVar[Any] = None
 
     __slots__ = (
-        "after", "ending", "errors", "first", "gathers", "hidden", "keyAt", "keysOf", "valueSeparator", "word",
+        "_before", "after", "ending", "errors", "first", "gathers", "hidden", "keyAt", "keysOf", "valueSeparator",
+        "word",
     )  # fmt: skip
 
     def __init__(
@@ -145,6 +149,7 @@ class MemcacheCommand(Command):
         self.word = word
         self.valueSeparator = b"\r\n" + word
         self.gathers = False
+        self._before = name.encode() + b" "
 
     def variant(
         self,
@@ -222,13 +227,12 @@ class MemcacheCommand(Command):
         keys.reverse()
         return [key for key in keys if key] if b"  " in request else keys
 
-    def shares(self, request: bytes, indexes: Any, most: int) -> tuple[list[int], list[tuple[int, bytes, int]]]:
+    def shares(self, requests: list[bytes], indexes: Any, most: int) -> Shares:
         """
-        @return: the shares of a retrieval, see L{Command.shares}.
+        @return: the shares of retrievals, see L{Command.shares}.
         """
-        if self.part.merges and request.startswith(b"get"):  # the usual ones need no list of keys
-            return divideLine(request, len(self.name) + 1, indexes, most)
-        return super().shares(request, indexes, most)
+        divided = divideLines(requests, self._before, indexes, most) if self.part.merges else None
+        return divided or super().shares(requests, indexes, most)
 
     def united(self, requests: Sequence[bytes]) -> bytes:
         """
@@ -256,6 +260,12 @@ class MemcacheCommand(Command):
         @return: the values in the order of the keys, and C{END} after them, or after each.
         """
         return joinValues(order, values, b"END\r\n" if merged else b"", b"END\r\n")
+
+    def gatherEach(self, orders: list[list[int]], values: list[Any], arrived: int, merged: bool) -> Gathered:
+        """
+        @return: the replies that are complete, see L{Command.gatherEach}.
+        """
+        return joinEach(orders, values, arrived, b"", b"END\r\n" if merged else b"", b"END\r\n")
 
     def divide(self, request: bytes, count: int) -> tuple[bytes, bytes]:
         """

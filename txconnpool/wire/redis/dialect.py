@@ -53,6 +53,7 @@ class Redis:
 
     commands = (*COMMANDS, OTHER)
     stateful = True
+    mergesReads = False
     opaque = False
     tooManyClients = b"-ERR max number of clients reached\r\n"
     probe: tuple[Command, bytes] = (_PING, encode([b"PING"]))

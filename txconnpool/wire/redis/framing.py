@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from txconnpool import native
 from txconnpool.wire import Frame
-from txconnpool.wire.shares import divideKeys
+from txconnpool.wire.shares import Shares, divideEach
 
 #: The longest line without an end: an inline request, or the header of an array or of an argument.
 LINE_MAX: Final = 1 << 16
@@ -303,25 +303,26 @@ chosenFind: Final = native.choose(findCommand)
 chosenUsual: Final = native.choose(findUsual)
 
 
-def divideWords(
-    request: bytes, name: bytes, indexes: Any, most: int
-) -> tuple[list[int], list[tuple[int, bytes, int]]] | None:
+def divideWords(requests: list[bytes], name: bytes, indexes: Any, most: int) -> Shares | None:
     """
-    Divide a usual request, see L{usualWords}, into shares, each of which is for one server. All words after the first
+    Divide usual requests, see L{usualWords}, into shares, each of which is for one server. All words after the first
     one are keys.
 
     @param name: the first word of the results, as L{bulks} has it.
     @param indexes: C{indexes[key]} is the index of the server of a key.
     @param most: the maximum number of keys in a share, at least 1. A server may get several.
 
-    @return: for each key the number of its share; and the shares, each with its index, the request for its keys in
-        their order, and their number; C{None} if it is another request.
+    @return: for each request a list with the number of the share of each key; and the shares, each with its index, the
+        request for its keys in their order, and their number; C{None} if one is another request.
     """
-    words = usualWords(request, 0)
-    if words is None:
-        return None
-    order, shares = divideKeys(words[1:], indexes, most)
-    return order, [(index, b"*%d\r\n%b%b" % (len(keys) + 1, name, bulks(keys)), len(keys)) for index, keys in shares]
+    keys: list[list[bytes]] = []
+    for request in requests:
+        words = usualWords(request, 0)
+        if words is None:
+            return None
+        keys.append(words[1:])
+    orders, shares = divideEach(keys, indexes, most)
+    return orders, [(index, b"*%d\r\n%b%b" % (len(its) + 1, name, bulks(its)), len(its)) for index, its in shares]
 
 
 #: L{divideWords}, or its equal in the extension.

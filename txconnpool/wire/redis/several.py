@@ -13,12 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from txconnpool.wire import SPREAD, Frame
+from txconnpool.wire.joining import Gathered
 from txconnpool.wire.joining import chosenJoin as joinValues
+from txconnpool.wire.joining import chosenJoinEach as joinEach
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 from txconnpool.wire.redis.elements import chosenSplit
 from txconnpool.wire.redis.framing import chosenDivide as divideWords
 from txconnpool.wire.redis.framing import encode, wordsOf
+from txconnpool.wire.shares import Shares
 
 CROSS_SLOT: Final = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
 
@@ -105,11 +108,11 @@ class DividedCommand(_Compound):
         """
         return encode([self._word, *keys])
 
-    def shares(self, request: bytes, indexes: Any, most: int) -> tuple[list[int], list[tuple[int, bytes, int]]]:
+    def shares(self, requests: list[bytes], indexes: Any, most: int) -> Shares:
         """
-        @return: the shares of a request, see L{Command.shares<txconnpool.wire.Command.shares>}.
+        @return: the shares of requests, see L{Command.shares<txconnpool.wire.Command.shares>}.
         """
-        return divideWords(request, self._name, indexes, most) or super().shares(request, indexes, most)
+        return divideWords(requests, self._name, indexes, most) or super().shares(requests, indexes, most)
 
 
 class _Get(DividedCommand):
@@ -139,6 +142,13 @@ class _Get(DividedCommand):
         """
         head = [b"*%d\r\n" % len(order)]
         return self.visible(joinValues([len(values), *order], [*values, head], b"", b""))
+
+    def gatherEach(self, orders: list[list[int]], values: list[Any], arrived: int, merged: bool) -> Gathered:
+        """
+        @return: the replies that are complete, see L{Command.gatherEach<txconnpool.wire.Command.gatherEach>}.
+        """
+        replies, size = joinEach(orders, values, arrived, b"*%d\r\n", b"", b"")
+        return [(number, b"") for number, _ in replies] if self.hidden else replies, size
 
     def merge(self, requests: Sequence[bytes], count: int) -> bytes:
         """

@@ -1,0 +1,274 @@
+# -*- test-case-name: tests.proxy.test_merging -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+The requests of one client that are sent together with those of others, and the replies in their order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from zope.interface import implementer
+
+from txconnpool.errors import PoolError
+from txconnpool.interfaces import IResendingSink
+from txconnpool.pool.containment import contain
+from txconnpool.proxy.mergedreads import ReadGroup
+from txconnpool.proxy.replies import Entry, ForwardedReplies, QueuedRequest
+
+#: The number of bytes of replies that may wait for earlier ones of the same client without being counted as held.
+WAITING: Final = 4096
+
+
+class MergedReplies:
+    """
+    The replies to the requests of one client.
+
+    @ivar session: the session of the client.
+    """
+
+    __slots__ = ("_counts", "_held", "_level", "_merge", "_next", "_replies", "_requests", "_waiting", "session")
+
+    def __init__(self, merge: Any, session: Any) -> None:
+        """
+        @param merge: the L{Merge<txconnpool.proxy.merging.Merge>}.
+        """
+        self._merge = merge
+        self.session = session
+        self._level = -1  # that of the last request
+        self._requests: list[tuple[ReadGroup, int] | OtherRequest] = []  # a group, and the number of a request there
+        self._counts: list[int] = []  # the number of replies to each request
+        self._replies: list[bytes | None] = []
+        self._next = 0  # the number of the request whose reply is written next
+        self._waiting = 0  # the number of bytes of later replies
+        self._held = 0  # the number of bytes of values that the session counts
+
+    # -- Requests
+
+    def addReads(self, command: Any, request: bytes, count: int, merged: bool) -> None:
+        """
+        Add a request for several keys.
+
+        @param command: the command, which C{merges}.
+        @param count: the number of replies to the request.
+        @param merged: whether it was merged from requests for one key each.
+        """
+        self._level += 1
+        groups = self._merge.level(self._level).groups
+        group = groups.get((command, merged))
+        if group is None:
+            group = groups[command, merged] = ReadGroup(self._merge, command, merged)
+        self._add((group, group.add(self, len(self._replies), request)), count, request)
+
+    def addOther(self, command: Any, request: bytes, key: bytes | None) -> None:
+        """
+        Add another request.
+
+        @param key: the key; C{None}: any server may get the request.
+        """
+        self._level = max(self._level, 0)
+        other = OtherRequest(self._merge, self, len(self._replies), command, request, key)
+        self._merge.level(self._level).others.append(other)
+        self._add(other, 1, request)
+
+    def _add(self, request: Any, count: int, data: bytes) -> None:
+        if not self._requests:
+            self._merge.clients.append(self)
+        self._requests.append(request)
+        self._counts.append(count)
+        self._replies.append(None)
+        self._merge.size += len(data)
+
+    # -- Replies
+
+    @property
+    def complete(self) -> bool:
+        """
+        Whether the client has all replies.
+        """
+        return self._next == len(self._replies)
+
+    def hold(self, size: int) -> None:
+        """
+        Count bytes of values that wait for others.
+        """
+        session = self.session
+        self._held += size
+        session.hold(size)
+        if session.unread > session.factory.limits.unreadHard // 2:
+            self._merge.overflows = True
+
+    def _release(self) -> None:
+        held, self._held = self._held, 0
+        if held:
+            self.session.release(held)
+
+    def put(self, place: int, reply: bytes) -> None:
+        """
+        Write the reply to a request, and those after it that have waited for it.
+
+        @param place: the number of the request.
+        """
+        replies = self._replies
+        if place != self._next:
+            replies[place] = reply
+            self._waiting += len(reply)
+            if self._waiting > WAITING:
+                self._merge.overflows = True
+            return
+        end = place + 1
+        while end < len(replies) and (following := replies[end]) is not None:
+            self._waiting -= len(following)
+            reply += following
+            end += 1
+        self._next = end
+        session = self.session
+        if end == len(replies):
+            self._release()
+            self._requests = []  # breaks the reference cycles
+            self._merge.completed()
+        if not session.gone:
+            try:
+                session.answerMerged(reply, sum(self._counts[place:end]), end == len(replies))
+            except Exception:
+                contain(session)
+
+    # -- What is not usual
+
+    def sendApart(self) -> None:
+        """
+        Let the session send the requests alone.
+        """
+        session = self.session
+        entries: list[Entry] = []
+        for each in self._requests:
+            if isinstance(each, OtherRequest):
+                entries.append(QueuedRequest(session, each.command, 1, each.request))
+            else:
+                entries.append(each[0].entry(each[1], session))
+        session.sendApart(entries)
+
+    def takeApart(self) -> None:
+        """
+        Let the requests without a reply go on as if the session had sent them alone.
+        """
+        session, start = self.session, self._next
+        self._release()
+        entries: list[Any] = []
+        lanes: dict[Any, Any] = {}
+        inFlight = 0
+        for each, reply in zip(self._requests[start:], self._replies[start:], strict=True):
+            if reply is not None:
+                entry = Entry(session)
+                entry.take(reply)
+            elif isinstance(each, OtherRequest):
+                entry = ForwardedReplies(session, 1)
+                each.replace(entry)
+                lanes[each.pool] = each.connection
+                inFlight += 1
+            else:
+                entry = each[0].takeOut(each[1], session, lanes)
+                inFlight += len(entry.divided)
+            entries.append(entry)
+        self._next = len(self._replies)
+        self._requests = []
+        session.takeApart(entries, inFlight, lanes)
+
+
+@implementer(IResendingSink)
+class OtherRequest:
+    """
+    A request that is sent as it is, and the reply.
+
+    @ivar command: its command.
+    @ivar request: the request.
+    @ivar pool: the pool of its server.
+    @ivar connection: the connection on which it is sent.
+    """
+
+    joins = False
+
+    __slots__ = ("_key", "_merge", "_owner", "_place", "_sink", "command", "connection", "pool", "request")
+
+    def __init__(
+        self, merge: Any, owner: MergedReplies, place: int, command: Any, request: bytes, key: bytes | None
+    ) -> None:
+        self._merge = merge
+        self._owner = owner
+        self._place = place
+        self._key = key
+        self._sink: Any = None  # what gets the reply in place of this object
+        self.command = command
+        self.request = request
+        self.pool: Any = None
+        self.connection: Any = None
+
+    def choose(self, router: Any, needed: dict[Any, int]) -> None:
+        """
+        Choose the pool.
+
+        @param needed: the number of requests for each pool, which is increased.
+
+        @raise PoolError: there is none at the moment.
+        """
+        self.pool = pool = router.anyOf() if self._key is None else router.choose(self._key)
+        needed[pool] = needed.get(pool, 0) + 1
+
+    def send(self, connections: dict[Any, Any]) -> None:
+        """
+        Send the request.
+
+        @param connections: the connection of each pool.
+        """
+        self.connection = connection = connections[self.pool]
+        connection.send(self, self.command, 1, self.request)
+
+    def replied(self, data: bytes, done: int) -> None:
+        """
+        Take bytes of the reply.
+        """
+        if done and self._sink is None:
+            self._owner.put(self._place, data)
+            self._merge.settle()
+        else:
+            self._apart.replied(data, done)
+
+    @property
+    def _apart(self) -> Any:
+        """
+        What gets the reply in place of this object.
+        """
+        if self._sink is None:
+            self._merge.takeApart()
+        return self._sink
+
+    def replace(self, sink: Any) -> None:
+        """
+        Let something else get the reply.
+        """
+        self._sink = sink
+        self.connection.reassign(self, sink)
+
+    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+        """
+        Let the request be sent once more.
+        """
+        return bool(self._apart.declined(connection, request, reply))
+
+    def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
+        """
+        The connection was lost.
+        """
+        self._apart.requestsLost(requests, begun, error)
+
+    def afterLoss(self, error: PoolError) -> None:
+        """
+        Let the session go on.
+        """
+        self._apart.afterLoss(error)
+
+    def abort(self, error: PoolError) -> None:
+        """
+        Close the clients, because of an unexpected exception.
+        """
+        (self._merge if self._sink is None else self._sink).abort(error)
