@@ -31,7 +31,7 @@ from txconnpool.wire.effects import Permissions
 from txconnpool.wire.joining import joinEach
 from txconnpool.wire.memcache import common, replies, values
 from txconnpool.wire.memcache.effects import ORDINARY
-from txconnpool.wire.memcache.lines import divideLines
+from txconnpool.wire.memcache.lines import divideLines, plainKey
 from txconnpool.wire.memcache.matching import MemcacheCommand
 from txconnpool.wire.redis import elements as redisElements
 from txconnpool.wire.redis import framing
@@ -325,6 +325,18 @@ def keyLines(rng: random.Random) -> tuple[Any, ...]:
     return (requests, before, *divisions(rng))
 
 
+def plainKeys(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{plainKey}.
+    """
+    before = rng.choice((b"get ", b"set ", b""))
+    key = rng.choice((rng.choice(_KEYS), b"", b"\r", b"a\rb"))
+    end = rng.choice((b"\r\n", b"\n", b" \r\n", b" 0 0 1\r\nx\r\n", b""))
+    request = changed(rng, before + rng.choice((b"", b"", b" ")) + key + end)
+    pos = rng.choice((0, 0, 3))
+    return bytes(pos) + request, pos, before
+
+
 def keyWords(rng: random.Random) -> tuple[Any, ...]:
     """
     @return: arguments of C{divideWords}.
@@ -387,6 +399,7 @@ SUBJECTS: Final = (
     Subject("splitElements", redisElements.splitElements, sequences),
     Subject("encodeWords", framing.encodeWords, wordLists, False),
     Subject("divideWords", framing.divideWords, keyWords, False),
+    Subject("plainKey", plainKey, plainKeys, False),
     Subject("divideLines", divideLines, keyLines, False),
     Subject("joinEach", joinEach, joints, False),
 )

@@ -1,6 +1,6 @@
 /* Copyright txconnpool contributors. See LICENSE. */
 
-/* Divides requests among servers, see `divideLines` of txconnpool/wire/memcache/lines.py, and `divideWords` of
+/* Finds keys and divides requests among servers, see txconnpool/wire/memcache/lines.py, and `divideWords` of
    txconnpool/wire/redis/framing.py. */
 
 #include "resp.h"
@@ -294,6 +294,29 @@ PyObject *divideLines(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize
     end(&division);
     Py_DECREF(requests);
     return result;
+}
+
+PyObject *plainKey(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+{
+    Text text;
+    if (!hasArguments("plainKey", count, 3))
+        return NULL;
+    PyObject *before = arguments[2];
+    if (!openText(arguments[0], arguments[1], &text) || !PyBytes_Check(before)) {
+        PyErr_SetString(PyExc_TypeError, "plainKey: expected bytes, a position in them, and bytes");
+        return NULL;
+    }
+    if (!skip(&text, PyBytes_AS_STRING(before), PyBytes_GET_SIZE(before)))
+        Py_RETURN_NONE;
+    const char *end = memchr(text.at, '\n', (size_t)remaining(&text));
+    if (end == NULL)
+        Py_RETURN_NONE;
+    const char *space = memchr(text.at, ' ', (size_t)(end - text.at));
+    if (space != NULL)
+        end = space;
+    else if (end > text.at && end[-1] == '\r')
+        end--;
+    return end > text.at ? PyBytes_FromStringAndSize(text.at, end - text.at) : Py_NewRef(Py_None);
 }
 
 /* Find words that are keys, each of which is copied with the line before it. False if they are not usual. */

@@ -23,6 +23,7 @@ static PyMethodDef methods[] = {
     {"passElements", (PyCFunction)(void (*)(void))passElements, METH_FASTCALL, NULL},
     {"splitElements", (PyCFunction)(void (*)(void))splitElements, METH_FASTCALL, NULL},
     {"divideWords", (PyCFunction)(void (*)(void))divideWords, METH_FASTCALL, NULL},
+    {"plainKey", (PyCFunction)(void (*)(void))plainKey, METH_FASTCALL, NULL},
     {"divideLines", (PyCFunction)(void (*)(void))divideLines, METH_FASTCALL, NULL},
 #ifdef __linux__
     {"receiveEach", (PyCFunction)(void (*)(void))receiveEach, METH_FASTCALL, NULL},

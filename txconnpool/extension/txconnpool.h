@@ -29,6 +29,7 @@ PyObject *passElements(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *splitElements(PyObject *module, Arguments arguments, Py_ssize_t count);
 
 PyObject *divideWords(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *plainKey(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *divideLines(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *joinValues(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *joinEach(PyObject *module, Arguments arguments, Py_ssize_t count);

@@ -145,7 +145,10 @@ class ShardedSession(Session):
         pool = router.anyOf() if key is None else router.choose(key)
         if errors and pool in errors:
             raise errors[pool]
-        self._select(pool)
+        if self._inFlight or pool is self._pool:
+            self._select(pool)
+        else:  # as _select does it
+            self._lanes, self._pool, self._connection = NO_LANES, pool, None
         try:
             room = self._take()
         except PoolError as error:

@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.test_native -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-Divides the lines of retrievals among servers.
+Finds the keys of requests that are lines, and divides these among servers.
 """
 
 from __future__ import annotations
@@ -31,6 +31,33 @@ def divideLines(requests: list[bytes], before: bytes, indexes: Any, most: int) -
     orders, shares = divideEach(keys, indexes, most)
     return orders, [(index, before + b" ".join(its) + b"\r\n", len(its)) for index, its in shares]
 
+
+def plainKey(data: bytes, pos: int, before: bytes) -> bytes | None:
+    """
+    Find the key of a usual request, which has one space before the key.
+
+    @param data: bytes that contain the request, which was checked.
+    @param pos: the position of the request.
+    @param before: the bytes of the request before its key.
+
+    @return: the key; C{None} if it is another request.
+    """
+    if not data.startswith(before, pos):
+        return None
+    start = pos + len(before)
+    end = data.find(b"\n", start)
+    if end < 0:
+        return None
+    space = data.find(b" ", start, end)
+    if space >= 0:
+        end = space
+    elif data.endswith(b"\r", start, end):
+        end -= 1
+    return data[start:end] or None
+
+
+#: L{plainKey}, or its equal in the extension.
+chosenKey: Final = native.choose(plainKey)
 
 #: L{divideLines}, or its equal in the extension.
 chosenDivide: Final = native.choose(divideLines)

@@ -22,6 +22,7 @@ from txconnpool.wire.joining import chosenJoinEach as joinEach
 from txconnpool.wire.memcache.expiry import expiring
 from txconnpool.wire.memcache.keys import collectReply, keyOf, requestFor
 from txconnpool.wire.memcache.lines import chosenDivide as divideLines
+from txconnpool.wire.memcache.lines import chosenKey as plainKey
 from txconnpool.wire.shares import Shares
 
 #: The method C{match} of a compiled regular expression, called with bytes and a position.
@@ -74,6 +75,12 @@ def _wholeMatcher(first: Matcher, ending: bytes, keyAt: int, isLookup: bool) -> 
     return matchWhole
 
 
+#: The commands whose requests have the key after the name.
+_PLAIN: Final = frozenset(
+    ("get", "gets", "set", "add", "replace", "append", "prepend", "cas", "incr", "decr", "delete", "touch")
+)
+
+
 class MemcacheCommand(Command):
     """
     A command of memcached, and a description of its replies.
@@ -106,8 +113,8 @@ class MemcacheCommand(Command):
     matchTranslated: ClassVar[Any] = None
 
     __slots__ = (
-        "_before", "after", "ending", "errors", "first", "gathers", "hidden", "keyAt", "keysOf", "valueSeparator",
-        "word",
+        "_before", "_isPlain", "after", "ending", "errors", "first", "gathers", "hidden", "keyAt", "keysOf",
+        "valueSeparator", "word",
     )  # fmt: skip
 
     def __init__(
@@ -150,6 +157,7 @@ class MemcacheCommand(Command):
         self.valueSeparator = b"\r\n" + word
         self.gathers = False
         self._before = name.encode() + b" "
+        self._isPlain = name in _PLAIN
 
     def variant(
         self,
@@ -210,7 +218,8 @@ class MemcacheCommand(Command):
         """
         @return: the key of a request with one key.
         """
-        return keyOf(data, pos)
+        key = plainKey(data, pos, self._before) if self._isPlain else None
+        return keyOf(data, pos) if key is None else key
 
     def expiring(self, request: bytes, seconds: int) -> bytes:
         """
