@@ -83,7 +83,16 @@ def sampled(
 
     def make(upstream: Sequence[Address]) -> SampledProxy:
         several = ("--distribution", "twemproxy") if len(upstream) > 1 else ()
-        return SampledProxy(*PROXY_OPTIONS, *several, *options, upstream=upstream, source=source, python=python)
+        return SampledProxy(
+            "--protocol",
+            workload.protocol,
+            *PROXY_OPTIONS,
+            *several,
+            *options,
+            upstream=upstream,
+            source=source,
+            python=python,
+        )
 
     with ExitStack() as stack:
         upstream = arena.upstream(stack, workload)
@@ -150,7 +159,7 @@ def called(arena: Arena, workload: Workload, source: Path, options: Sequence[str
     with ExitStack() as stack:
         upstream = arena.upstream(stack, workload)
         general = ["--profile=calls", "--profiler=cprofile", "--savestats"]
-        contender = proxy(source=source, options=options, general=general, python=python)
+        contender = proxy(source=source, options=options, general=general, python=python, protocol=workload.protocol)
         party = arena.admit(stack, contender, workload, upstream)
         sample = party.round(arena.seconds)
         server = party.server
