@@ -100,8 +100,7 @@ class MergedReplies:
 
     def _release(self) -> None:
         held, self._held = self._held, 0
-        if held:
-            self.session.release(held)
+        self.session.release(held)
 
     def put(self, place: int, reply: bytes) -> None:
         """
@@ -116,20 +115,23 @@ class MergedReplies:
             if self._waiting > WAITING:
                 self._merge.overflows = True
             return
-        end = place + 1
+        end, count = place + 1, self._counts[place]
         while end < len(replies) and (following := replies[end]) is not None:
             self._waiting -= len(following)
             reply += following
+            count += self._counts[end]
             end += 1
         self._next = end
-        session = self.session
-        if end == len(replies):
-            self._release()
+        isLast = end == len(replies)
+        if isLast:
+            if self._held:
+                self._release()
             self._requests = []  # breaks the reference cycles
             self._merge.completed()
+        session = self.session
         if not session.gone:
             try:
-                session.answerMerged(reply, sum(self._counts[place:end]), end == len(replies))
+                session.answerMerged(reply, count, isLast)
             except Exception:
                 contain(session)
 
@@ -153,7 +155,8 @@ class MergedReplies:
         Let the requests without a reply go on as if the session had sent them alone.
         """
         session, start = self.session, self._next
-        self._release()
+        if self._held:
+            self._release()
         entries: list[Any] = []
         lanes: dict[Any, Any] = {}
         inFlight = 0
