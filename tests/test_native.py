@@ -220,6 +220,7 @@ class FunctionTests(SynchronousTestCase):
         for _ in range(INPUTS):
             arguments = joints(rng)
             self.assertEqual(join(*arguments), joinEach(*arguments))
+        self.assertEqual(join([[0]], [None], 0, b"", b"", b""), ([], 0))  # which is never the case
         listed: list[Any] = [
             [b"one%d" % number for number in range(9)],
             [b"two%d" % number for number in range(9)],

@@ -32,7 +32,7 @@ from tests.bugs import covers
 from tests.net.sockets import BIG, FailingHalf, Greeter, HalfCloser, Made, Puller, Recorder, Refuser, Sockets
 from tests.pipes import Pipe, Pusher
 from txconnpool.net.transport import HIGH_WATER, DirectTransport, endWriting, networkOf, redirect, wasClosed
-from txconnpool.net.turn import Turn, atEndOfTurn
+from txconnpool.net.turn import Turn, atEndOfTurn, turns
 
 
 class NetworkTests(SynchronousTestCase):
@@ -768,6 +768,19 @@ class DirectTests(TransportTests, Sockets):
         self.until(lambda: client.data == b"echo")
         self.assertEqual((server.data, calls), (b"first second", [b""]))
         self.assertFalse(atEndOfTurn(object(), self.fail))
+
+    def test_atEndOfLastTurn(self) -> None:
+        """
+        It is called also if the last transport is closed before, outside a turn.
+        """
+        server, client = self.pair()
+        calls: list[int] = []
+        self.assertTrue(atEndOfTurn(self.reactor, lambda: calls.append(1)))
+        for protocol in (server, client):
+            protocol.transport.abortConnection()
+        self.until(lambda: calls == [1])
+        self.iterate()
+        self.assertNotIn(self.reactor, turns)
 
 
 class DirectUNIXTests(DirectTests):

@@ -5,6 +5,7 @@ Tests for L{txconnpool.proxy.merging}: requests of several clients that are sent
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 from unittest import mock
 
@@ -364,7 +365,7 @@ class MergingTests(ScatterCase):
 
     def test_pieces(self) -> None:
         """
-        Of a large reply that comes in pieces, each client counts the average, also if one of them goes.
+        Of a large reply that comes in pieces, each client that is not gone counts the average.
         """
         for gone in (False, True):
             stage, clients = self.begun(b"get large0 a1\r\n", b"get a3 large6 large9 a1\r\n")
@@ -378,7 +379,7 @@ class MergingTests(ScatterCase):
                 clients.pop(0).lose()
                 self.assertEqual(stage.unread.total, 20000)
                 line.deliver(4000)
-                self.assertEqual(stage.unread.total, 22000)
+                self.assertEqual(stage.unread.total, 24000)
             stage.serve()
             self.assertEqual(clients[-1].take(), answer(b"get a3 large6 large9 a1\r\n")[0])
             self.assertNothingHeld(stage)
@@ -397,4 +398,86 @@ class MergingTests(ScatterCase):
         self.assertEqual(stage.unread.total, 0)
         stage.serve()
         self.assertEqual(stage.ask(stage.client(), b"get a0 a1\r\n"), answer(b"get a0 a1\r\n")[0])
+        self.assertNothingHeld(stage)
+
+    def test_interjected(self) -> None:
+        """
+        A frame for a client that waits behind held values is written after its replies, also if requests are taken
+        apart meanwhile.
+        """
+        stage, (client,) = self.wide(1)
+        client.send(b"get a0 a1\r\n")
+        stage.turns()
+        (session,) = stage.sessions.sessions
+        session.hold(10)  # as values that wait do
+        session.interject(b"PUSH\r\n")
+        session.release(10)
+        self.line(stage, 1).lose()
+        stage.turns(20)
+        stage.clock.advance(1)
+        stage.serve()
+        self.assertEqual(client.take(), answer(b"get a0 a1\r\n")[0] + b"PUSH\r\n")
+        self.assertEqual(session.inFlight, 0)
+
+    def test_errorBefore(self) -> None:
+        """
+        A read that got an error together with those of others is not sent again after a later read of the same client
+        on the same server.
+        """
+        stage, (one, other) = self.wide(2)
+        one.send(b"get a0\r\ngets a0\r\n")
+        other.send(b"get a3\r\ngets a3\r\n")
+        stage.turns()
+        line = self.line(stage, 0)
+        line.look()
+        error = b"SERVER_ERROR out of memory\r\n"
+        line.send(error)
+        stage.turns()
+        line.look()
+        self.assertEqual(line.asked, [b"get a0 a3\r\n", b"gets a0 a3\r\n"])
+        line.owed = answer(b"gets a0 a3\r\n")[0]
+        stage.serve()
+        self.assertEqual(one.take(), error + answer(b"gets a0\r\n")[0])
+        self.assertEqual(other.take(), error + answer(b"gets a3\r\n")[0])
+
+    def test_garbage(self) -> None:
+        """
+        Requests leave no reference cycles, also if they are sent alone or taken apart.
+        """
+        self.addCleanup(gc.enable)
+        for kind in ("together", "apart", "taken"):
+            stage, clients = self.wide(2, maximum=3)
+            for _ in range(2):
+                gc.collect()
+                gc.disable()
+                for client in clients:
+                    client.send(b"get a0 a1\r\nget a3\r\n" + put(b"a2", 5))
+                if kind == "apart":
+                    stage.pool.pools[1].pick = lambda: None
+                stage.turns()
+                vars(stage.pool.pools[1]).pop("pick", None)
+                if kind == "taken":
+                    self.line(stage, 1).look()
+                    self.line(stage, 1).owed = b"SERVER_ERROR out of memory\r\n"
+                stage.serve()
+                for client in clients:
+                    self.assertIn(b"STORED\r\n", client.take(), kind)
+                found = gc.collect()
+            self.assertEqual(found, 0, kind)
+
+    def test_goneLarge(self) -> None:
+        """
+        Large values for clients that are all gone are not kept.
+        """
+        stage, clients = self.begun(b"get large0 a1\r\n", b"get a3 large6 a1\r\n")
+        self.asked(stage, 0)
+        for client in clients:
+            client.lose()
+        line = self.line(stage, 0)
+        line.deliver(8000)
+        pool = stage.pool.pools[0]
+        (sink, *_) = next(iter(line.protocol._inFlight))
+        self.assertEqual((type(sink).__name__, stage.unread.total), ("PartGroup", 0))
+        stage.serve()
+        self.assertEqual(pool.servers[0].traffic.violations, 0)
         self.assertNothingHeld(stage)

@@ -117,7 +117,7 @@ static bool look(const Joint *joint, PyObject *order, bool *needs, bool *lacks)
             return false;
         if (number == joint->arrived)
             *needs = true;
-        else if (PyList_GET_ITEM(joint->values, number) == Py_None)
+        if (PyList_GET_ITEM(joint->values, number) == Py_None)
             *lacks = true;
     }
     return true;

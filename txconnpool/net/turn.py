@@ -221,7 +221,7 @@ class Turn:
         if self._others >= 0:
             self._epoll.unregister(self._others)
             self._others = -1
-            if self._transports:
+            if self._transports or self._calls:
                 self._finish()
 
     def take(self, timeout: float | None) -> bool:
@@ -373,7 +373,7 @@ class Turn:
         """
         if self._running:
             return
-        if not self._transports:
+        if not (self._transports or self._calls):
             del turns[self._reactor]
             self._reactor.removeReader(self)
             self._epoll.close()

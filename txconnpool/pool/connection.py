@@ -387,10 +387,14 @@ class Connection(Protocol):
 
     def carries(self, session: Any, besides: Any) -> bool:
         """
-        @return: whether requests in flight are those of a session, by their C{sink.session}, besides those of one sink.
+        @return: whether requests in flight are those of a session, by their C{sink.session} or C{sink.sessions},
+            besides those of one sink.
         """
-        sinks = (each[0] for each in self._inFlight)
-        return any(sink is not besides and getattr(sink, "session", sink) is session for sink in sinks)
+        sinks = {id(each[0]): each[0] for each in self._inFlight if each[0] is not besides}.values()
+        return any(
+            getattr(sink, "session", sink) is session or any(each is session for each in getattr(sink, "sessions", ()))
+            for sink in sinks
+        )
 
     def _countHeld(self, sink: Any) -> None:
         """

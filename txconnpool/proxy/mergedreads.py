@@ -105,8 +105,14 @@ class ReadGroup:
             self.hold(size)
         self._left -= 1
         if not self._left:
-            self._shares = []  # breaks the reference cycles
+            self.end()
         self.merge.settle()
+
+    def end(self) -> None:
+        """
+        Break the reference cycles.
+        """
+        self._shares = []
 
     def isLarge(self, size: int) -> bool:
         """
@@ -118,10 +124,11 @@ class ReadGroup:
         """
         Count bytes of values for the clients that wait. It is not known how many of them are for which of these.
         """
-        average = size // len(self._owners)
-        for owner in self._owners:
-            if owner is not None:
-                owner[0].hold(average)
+        waiting = [owner[0] for owner in self._owners if owner is not None and not owner[0].session.gone]
+        if not waiting:
+            self.merge.overflows = True  # nobody needs them
+        for each in waiting:
+            each.hold(size // len(waiting))
 
     # -- What is not usual
 
@@ -179,7 +186,6 @@ class ReadGroup:
         for share, its in zip(self._shares, groups, strict=True):
             if its:
                 share.replace(its[0] if len(its) == 1 else PartGroup(its, share.connection))
-        self._shares = []
 
 
 @implementer(IResendingSink)

@@ -126,7 +126,7 @@ class MergedReplies:
         if isLast:
             if self._held:
                 self._release()
-            self._requests = []  # breaks the reference cycles
+            self.end()
             self._merge.completed()
         session = self.session
         if not session.gone:
@@ -134,6 +134,12 @@ class MergedReplies:
                 session.answerMerged(reply, count, isLast)
             except Exception:
                 contain(session)
+
+    def end(self) -> None:
+        """
+        Break the reference cycles.
+        """
+        self._requests = []
 
     # -- What is not usual
 
@@ -174,7 +180,6 @@ class MergedReplies:
                 inFlight += len(entry.divided)
             entries.append(entry)
         self._next = len(self._replies)
-        self._requests = []
         session.takeApart(entries, inFlight, lanes)
 
 

@@ -204,6 +204,10 @@ class Merge:
         """
         Break the reference cycles.
         """
+        for group in self._groups:
+            group.end()
+        for client in self.clients:
+            client.end()
         self.clients = []
         self._levels = []
 

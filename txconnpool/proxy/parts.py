@@ -188,6 +188,13 @@ class PartGroup:
         self._pieces: list[bytes] | None = None  # of the reply
         self._held: list[int] = []  # how many bytes of them are counted by the session of each part
 
+    @property
+    def sessions(self) -> list[Any]:
+        """
+        The sessions of the clients.
+        """
+        return [part.session for part in self._parts]
+
     def replied(self, data: Any, done: int) -> None:
         """
         Take bytes of the reply, or what the reader has found in the whole reply.

@@ -327,8 +327,9 @@ class ShardedSession(Session):
         else:
             self._blocked = False
             self._inFlight = 0
-            for entry in entries:
-                self.enqueue(entry)
+            self._needQueue().ahead = 0  # it may have frames that came after these requests
+            self.replace(None, entries)
+            self.advance()
             self._lanes = lanes
             self._pool, self._connection = next(iter(lanes.items()))
         self._inFlight = inFlight
