@@ -9,6 +9,7 @@ import gc
 from typing import Any
 from unittest import mock
 
+from tests.bench.instructions import binary
 from tests.clients import get, put
 from tests.memcached import answer
 from tests.pipes import Pipe
@@ -481,3 +482,16 @@ class MergingTests(ScatterCase):
         stage.serve()
         self.assertEqual(pool.servers[0].traffic.violations, 0)
         self.assertNothingHeld(stage)
+
+    def test_binary(self) -> None:
+        """
+        Requests of the binary protocol, whose replies are translated, are sent alone.
+        """
+        stage, (client,) = self.wide(1)
+        client = stage.client()
+        for _ in range(4):
+            client.send(binary(0, b"a0") + binary(0, b"a1"))
+            stage.serve()
+            reply = client.take()
+        self.assertEqual(reply[:2], b"\x81\x00")
+        self.assertEqual(reply.count(b"VALUE a0 0 "), 0)

@@ -273,11 +273,11 @@ class ShardedSession(Session):
         if what is SPLIT:
             command, requests = payload
             several = command.several
-            if not several.part.merges or len(requests) > FIRST or self.room < ROOM:
+            if several.translates or not several.part.merges or len(requests) > FIRST or self.room < ROOM:
                 return 0
             merged.addReads(several, several.united(requests), 1, False)
             return 1
-        if not isinstance(what, Command):
+        if not isinstance(what, Command) or what.translates:
             return 0
         request: bytes = data[pos:end] if payload is None else payload
         several = what.several

@@ -193,6 +193,9 @@ class Command:
     #: Whether the reply to a request for several keys can be written for some of them after others, see L{withoutEnd}.
     continues: ClassVar[bool] = False
 
+    #: Whether replies are translated into another protocol, so that requests are never sent together with others.
+    translates: ClassVar[bool] = False
+
     __slots__ = (
         "effects", "group", "idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "merges", "multiKey",
         "name", "part", "several", "whole",
