@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.nativefuzz import SUBJECTS, cuts, joints
 from txconnpool import native
-from txconnpool.wire.joining import joinEach, joinValues
+from txconnpool.wire.joining import joinEach
 from txconnpool.wire.memcache import common, values
 from txconnpool.wire.memcache.lines import divideLines
 from txconnpool.wire.redis.framing import encodeWords
@@ -28,7 +28,7 @@ INPUTS = 600
 CUT = 20
 
 #: The functions that have tests of their own, here and in L{tests.net.test_sockets}.
-OTHERS = {"joinValues", "receiveEach", "sendJoined"}
+OTHERS = {"receiveEach", "sendJoined"}
 
 
 class LoadTests(SynchronousTestCase):
@@ -247,39 +247,6 @@ class FunctionTests(SynchronousTestCase):
                       ([], [[]], 0, b"*", b"", b""), ([], [[]], 0, b"", None, b""), ([], [[]], 0, b"", b"", ""),
                       ([(0,)], [[b"x"]], 0, b"", b"", b""), ([[None]], [[b"x"]], 0, b"", b"", b""),
                       ([[0]], [(b"x",)], 0, b"", b"", b""), ([[0]], [["x"]], 0, b"", b"", b"")):  # fmt: skip
-            self.assertRaises(TypeError, join, *wrong)
-
-    def test_joinValues(self) -> None:
-        """
-        Values are joined as in Python. No reference is kept, and none is dropped.
-        """
-        rng, join = random.Random(5), native.extension.joinValues
-        for _ in range(INPUTS):
-            lists = rng.choice((1, 2, 5, 20))
-            order = [rng.randrange(lists) for _ in range(rng.choice((0, 1, 2, 20, 100)))]
-            listed: list[list[bytes]] = [[] for _ in range(lists)]
-            for number in order:
-                listed[number].append(rng.choice((b"", b"x", b"x" * rng.randrange(2000))))
-            ends = rng.choice(((b"", b""), (b"END\r\n", b"END\r\n"), (b"", b"END\r\n")))
-            self.assertEqual(join(order, listed, *ends), joinValues(order, listed, *ends))
-        listed = [[b"one%d" % number for number in range(9)], [b"two%d" % number for number in range(9)]]
-        before = [sys.getrefcount(each) for each in (*listed[0], *listed[1])]
-        for _ in range(1000):
-            join([0, 1] * 9, listed, b"", b"")
-        self.assertEqual([sys.getrefcount(each) for each in (*listed[0], *listed[1])], before)
-
-    def test_joinValuesFails(self) -> None:
-        """
-        Too few values are an error, and so are other arguments.
-        """
-        join = native.extension.joinValues
-        for each in (join, joinValues):
-            self.assertRaises(ValueError, each, [0, 0], [[b"x"]], b"", b"")
-            self.assertRaises(IndexError, each, [1], [[b"x"]], b"", b"")
-        self.assertRaises(IndexError, join, [-1], [[b"x"]], b"", b"")
-        wrong: tuple[Any, ...]
-        for wrong in ((), ([], [], b""), ((), [], b"", b""), ([], (), b"", b""), ([], [], None, b""), ([], [], b"", ""),
-                      ([None], [[b"x"]], b"", b""), ([0], [(b"x",)], b"", b""), ([0], [["x"]], b"", b"")):  # fmt: skip
             self.assertRaises(TypeError, join, *wrong)
 
     def test_references(self) -> None:

@@ -5,7 +5,7 @@
 #include "txconnpool.h"
 
 /* txconnpool.native uses the module only if it has the same number there. */
-#define INTERFACE 15
+#define INTERFACE 16
 
 static PyMethodDef methods[] = {
     {"scanRequest", (PyCFunction)(void (*)(void))scanRequest, METH_FASTCALL, NULL},
@@ -29,7 +29,6 @@ static PyMethodDef methods[] = {
     {"receiveEach", (PyCFunction)(void (*)(void))receiveEach, METH_FASTCALL, NULL},
     {"sendJoined", (PyCFunction)(void (*)(void))sendJoined, METH_FASTCALL, NULL},
 #endif
-    {"joinValues", (PyCFunction)(void (*)(void))joinValues, METH_FASTCALL, NULL},
     {"joinEach", (PyCFunction)(void (*)(void))joinEach, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };

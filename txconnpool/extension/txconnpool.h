@@ -31,7 +31,6 @@ PyObject *splitElements(PyObject *module, Arguments arguments, Py_ssize_t count)
 PyObject *divideWords(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *plainKey(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *divideLines(PyObject *module, Arguments arguments, Py_ssize_t count);
-PyObject *joinValues(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *joinEach(PyObject *module, Arguments arguments, Py_ssize_t count);
 
 #ifdef __linux__

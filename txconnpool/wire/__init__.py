@@ -178,7 +178,7 @@ class Command:
     @ivar whole: the command of a request for several keys that one server has, which is then forwarded as it is;
         C{None}: such a request is no exception.
     @ivar part: the command of the result of L{subset}, whose reply is for L{values}.
-    @ivar merges: whether requests of several clients may be merged into one, see L{merge}.
+    @ivar merges: whether requests of several clients may be merged into one, see L{shares}.
     @ivar group: what requests of this kind are counted as, together with others: C{"get"}, C{"set"}; empty: nothing.
     @ivar effects: what every request of this kind does, see L{txconnpool.wire.effects}. A request may do more.
     @ivar matchWhole: a fast path for the most common reply, or C{None}. It is called with bytes, a position and the
@@ -193,7 +193,8 @@ class Command:
     #: Whether the reply to a request for several keys can be written for some of them after others, see L{withoutEnd}.
     continues: ClassVar[bool] = False
 
-    #: Whether replies are translated into another protocol, so that requests are never sent together with others.
+    #: Whether clients get replies in other bytes, in those of another protocol. Such requests are never sent together
+    #: with those of other clients.
     translates: ClassVar[bool] = False
 
     __slots__ = (
@@ -358,16 +359,6 @@ class Command:
         @return: the request, with so many seconds less for which the server may wait, but not none.
         """
         return request
-
-    def merge(self, requests: Sequence[bytes], count: int) -> bytes:
-        """
-        Merge requests of several clients, if the command C{merges}.
-
-        @param count: the number of keys of all of them.
-
-        @return: one request for the keys of all, in order.
-        """
-        raise NotImplementedError(f"{self.name} is never merged")
 
     def divide(self, request: bytes, count: int) -> tuple[bytes, bytes]:
         """

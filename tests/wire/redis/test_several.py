@@ -102,8 +102,10 @@ class DividedTests(SynchronousTestCase):
         Requests for values can be merged.
         """
         command = DIVIDED["mget", False]
-        merged = command.merge([request("MGET " + " ".join("abcdefg")), request("MGET h"), request("MGET j k")], 10)
-        self.assertEqual(merged, request("MGET " + " ".join("abcdefghjk")))
+        requests = [request("MGET " + " ".join("abcdefg")), request("MGET h"), request("MGET j k")]
+        indexes = {each.encode(): 0 for each in "abcdefghjk"}
+        _, shares = command.shares(requests, indexes, 99)
+        self.assertEqual(shares, [(0, request("MGET " + " ".join("abcdefghjk")), 10)])
         self.assertEqual([name for (name, _), each in DIVIDED.items() if each.merges], ["mget", "mget"])
 
     def test_errors(self) -> None:

@@ -17,8 +17,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeAlias
 from txconnpool.errors import WireError
 from txconnpool.wire import Command
 from txconnpool.wire.joining import Gathered
-from txconnpool.wire.joining import chosenJoin as joinValues
-from txconnpool.wire.joining import chosenJoinEach as joinEach
+from txconnpool.wire.joining import chosenJoin as joinEach
 from txconnpool.wire.memcache.expiry import expiring
 from txconnpool.wire.memcache.keys import collectReply, keyOf, requestFor
 from txconnpool.wire.memcache.lines import chosenDivide as divideLines
@@ -103,13 +102,11 @@ class MemcacheCommand(Command):
         reply is read. If the reply comes in several pieces, or not in the order of the keys, they are found when it is
         complete.
     @cvar lineEnd: the end of each line of a reply that has several, at least.
-    @cvar translates: whether clients get replies in other bytes, those that L{translate} returns.
     @cvar matchTranslated: as C{matchWhole}, for replies that are translated; C{None} if all of them are read in parts.
     """
 
     continues: ClassVar[bool] = True
     lineEnd: ClassVar[bytes] = b"\r\n"
-    translates: ClassVar[bool] = False
     matchTranslated: ClassVar[Any] = None
 
     __slots__ = (
@@ -248,7 +245,7 @@ class MemcacheCommand(Command):
         @return: one retrieval in place of several.
         """
         if self.part.merges and all(request.startswith(b"get") for request in requests):
-            return self.merge(requests, 0)
+            return b"".join([self._before[:-1], *[request[len(self.name) : -2] for request in requests], b"\r\n"])
         return super().united(requests)
 
     def subset(self, request: bytes, keys: list[bytes]) -> bytes:
@@ -268,7 +265,8 @@ class MemcacheCommand(Command):
         """
         @return: the values in the order of the keys, and C{END} after them, or after each.
         """
-        return joinValues(order, values, b"END\r\n" if merged else b"", b"END\r\n")
+        ((_, reply),), _ = self.gatherEach([order], values, order[0], merged)
+        return reply
 
     def gatherEach(self, orders: list[list[int]], values: list[Any], arrived: int, merged: bool) -> Gathered:
         """
@@ -282,13 +280,6 @@ class MemcacheCommand(Command):
         """
         keys = request[4:-2].split(b" ")
         return b"get %b\r\n" % b" ".join(keys[:count]), b"get %b\r\n" % b" ".join(keys[count:])
-
-    def merge(self, requests: Sequence[bytes], count: int) -> bytes:
-        """
-        @return: a C{get} or C{gets} of the keys of all.
-        """
-        start = len(self.name)
-        return b"".join([self.name.encode(), *[request[start:-2] for request in requests], b"\r\n"])
 
     def join(self, replies: Sequence[bytes]) -> bytes:
         """

@@ -14,8 +14,7 @@ from typing import Any, Final
 
 from txconnpool.wire import SPREAD, Frame
 from txconnpool.wire.joining import Gathered
-from txconnpool.wire.joining import chosenJoin as joinValues
-from txconnpool.wire.joining import chosenJoinEach as joinEach
+from txconnpool.wire.joining import chosenJoin as joinEach
 from txconnpool.wire.redis import answers
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 from txconnpool.wire.redis.elements import chosenSplit
@@ -140,8 +139,8 @@ class _Get(DividedCommand):
         """
         @return: the values in an array.
         """
-        head = [b"*%d\r\n" % len(order)]
-        return self.visible(joinValues([len(values), *order], [*values, head], b"", b""))
+        ((_, reply),), _ = self.gatherEach([order], values, order[0], merged)
+        return reply
 
     def gatherEach(self, orders: list[list[int]], values: list[Any], arrived: int, merged: bool) -> Gathered:
         """
@@ -149,14 +148,6 @@ class _Get(DividedCommand):
         """
         replies, size = joinEach(orders, values, arrived, b"*%d\r\n", b"", b"")
         return [(number, b"") for number, _ in replies] if self.hidden else replies, size
-
-    def merge(self, requests: Sequence[bytes], count: int) -> bytes:
-        """
-        @return: a request for the keys of all.
-        """
-        name = self._name
-        keys = b"".join([request.partition(name)[2] for request in requests])
-        return b"*%d\r\n%b%b" % (count + 1, name, keys)
 
 
 class _Count(DividedCommand):
