@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from zope.interface import implementer
-
 from txconnpool.errors import PoolError
-from txconnpool.interfaces import IResendingSink
+from txconnpool.proxy.mergedrequest import MergedRequest
 from txconnpool.proxy.parts import Part, PartGroup
 from txconnpool.proxy.scatter import ALL, COUNTED, ScatteredReply
 
@@ -79,10 +77,8 @@ class ReadGroup:
 
         @param connections: the connection of each pool.
         """
-        part = self.command.part
         for share in self._shares:
-            share.connection = connection = connections[share.pool]
-            connection.send(share, part, 1, share.request)
+            share.send(connections, self.command.part)
 
     # -- Replies
 
@@ -188,30 +184,20 @@ class ReadGroup:
                 share.replace(its[0] if len(its) == 1 else PartGroup(its, share.connection))
 
 
-@implementer(IResendingSink)
-class ReadShare:
+class ReadShare(MergedRequest):
     """
     The request that a server gets for its keys of a L{ReadGroup}, and the reply.
-
-    @ivar pool: the pool of the server; C{None} if the keys have none.
-    @ivar request: the request.
-    @ivar connection: the connection on which it is sent.
     """
 
-    joins = False
-
-    __slots__ = ("_group", "_isCounted", "_number", "_pieces", "_sink", "_size", "connection", "pool", "request")
+    __slots__ = ("_group", "_isCounted", "_number", "_pieces", "_size")
 
     def __init__(self, group: ReadGroup, number: int, pool: Any, request: bytes) -> None:
+        super().__init__(group.merge, pool, request)
         self._group = group
         self._number = number
-        self._sink: Any = None  # what gets the reply in place of this object
         self._pieces: list[bytes] = []  # of the reply
         self._size = 0  # the number of their bytes
         self._isCounted = False  # whether they are counted for the clients
-        self.pool = pool
-        self.request = request
-        self.connection: Any = None
 
     def replied(self, data: Any, done: int) -> None:
         """
@@ -238,8 +224,8 @@ class ReadShare:
         if group.isLarge(self._size):
             group.hold(size if self._isCounted else self._size)
             self._isCounted = True
-            group.merge.merging.replied(self._size)
-            group.merge.settle()
+            self.merge.merging.replied(self._size)
+            self.merge.settle()
 
     def _isRead(self, data: bytes) -> bool:
         """
@@ -255,46 +241,18 @@ class ReadShare:
         self._group.arrived(self._number, values, self._isCounted)
         return True
 
-    @property
-    def _apart(self) -> Any:
-        """
-        What gets the reply in place of this object.
-        """
-        if self._sink is None:
-            self._group.merge.takeApart()
-        return self._sink
-
     def replace(self, sink: Any) -> None:
         """
-        Let something else get the reply.
+        Let something else get the reply, with the bytes of it that are there.
         """
-        self._sink = sink
-        self.connection.reassign(self, sink)
+        super().replace(sink)
         pieces, self._pieces = self._pieces, []
         for piece in pieces:
             sink.replied(piece, 0)
 
-    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
-        """
-        Let each part be sent once more.
-        """
-        return bool(self._apart.declined(connection, request, reply))
-
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        The connection was lost.
+        The connection was lost, and with it the rest of the reply.
         """
         self._pieces = []
-        self._apart.requestsLost(requests, begun, error)
-
-    def afterLoss(self, error: PoolError) -> None:
-        """
-        Let the sessions go on.
-        """
-        self._apart.afterLoss(error)
-
-    def abort(self, error: PoolError) -> None:
-        """
-        Close the clients, because of an unexpected exception.
-        """
-        (self._group.merge if self._sink is None else self._sink).abort(error)
+        super().requestsLost(requests, begun, error)

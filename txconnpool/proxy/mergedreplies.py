@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from zope.interface import implementer
-
-from txconnpool.errors import PoolError
-from txconnpool.interfaces import IResendingSink
 from txconnpool.pool.containment import contain
 from txconnpool.proxy.mergedreads import ReadGroup
+from txconnpool.proxy.mergedrequest import MergedRequest
 from txconnpool.proxy.replies import Entry, ForwardedReplies, QueuedRequest
 
 #: The number of bytes of replies that may wait for earlier ones of the same client without being counted as held.
@@ -183,33 +180,23 @@ class MergedReplies:
         session.takeApart(entries, inFlight, lanes)
 
 
-@implementer(IResendingSink)
-class OtherRequest:
+class OtherRequest(MergedRequest):
     """
     A request that is sent as it is, and the reply.
 
     @ivar command: its command.
-    @ivar request: the request.
-    @ivar pool: the pool of its server.
-    @ivar connection: the connection on which it is sent.
     """
 
-    joins = False
-
-    __slots__ = ("_key", "_merge", "_owner", "_place", "_sink", "command", "connection", "pool", "request")
+    __slots__ = ("_key", "_owner", "_place", "command")
 
     def __init__(
         self, merge: Any, owner: MergedReplies, place: int, command: Any, request: bytes, key: bytes | None
     ) -> None:
-        self._merge = merge
+        super().__init__(merge, None, request)
         self._owner = owner
         self._place = place
         self._key = key
-        self._sink: Any = None  # what gets the reply in place of this object
         self.command = command
-        self.request = request
-        self.pool: Any = None
-        self.connection: Any = None
 
     def choose(self, router: Any, needed: dict[Any, int]) -> None:
         """
@@ -222,61 +209,12 @@ class OtherRequest:
         self.pool = pool = router.anyOf() if self._key is None else router.choose(self._key)
         needed[pool] = needed.get(pool, 0) + 1
 
-    def send(self, connections: dict[Any, Any]) -> None:
-        """
-        Send the request.
-
-        @param connections: the connection of each pool.
-        """
-        self.connection = connection = connections[self.pool]
-        connection.send(self, self.command, 1, self.request)
-
     def replied(self, data: bytes, done: int) -> None:
         """
         Take bytes of the reply.
         """
         if done and self._sink is None:
             self._owner.put(self._place, data)
-            self._merge.settle()
+            self.merge.settle()
         else:
             self._apart.replied(data, done)
-
-    @property
-    def _apart(self) -> Any:
-        """
-        What gets the reply in place of this object.
-        """
-        if self._sink is None:
-            self._merge.takeApart()
-        return self._sink
-
-    def replace(self, sink: Any) -> None:
-        """
-        Let something else get the reply.
-        """
-        self._sink = sink
-        self.connection.reassign(self, sink)
-
-    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
-        """
-        Let the request be sent once more.
-        """
-        return bool(self._apart.declined(connection, request, reply))
-
-    def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
-        """
-        The connection was lost.
-        """
-        self._apart.requestsLost(requests, begun, error)
-
-    def afterLoss(self, error: PoolError) -> None:
-        """
-        Let the session go on.
-        """
-        self._apart.afterLoss(error)
-
-    def abort(self, error: PoolError) -> None:
-        """
-        Close the clients, because of an unexpected exception.
-        """
-        (self._merge if self._sink is None else self._sink).abort(error)

@@ -154,7 +154,7 @@ class Merge:
                 for group in level.groups.values():
                     group.send(connections)
                 for other in level.others:
-                    other.send(connections)
+                    other.send(connections, other.command)
         except Exception:
             contain(self)
 
