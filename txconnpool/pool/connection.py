@@ -390,10 +390,9 @@ class Connection(Protocol):
         @return: whether requests in flight are those of a session, by their C{sink.session} or C{sink.sessions},
             besides those of one sink.
         """
-        sinks = {id(each[0]): each[0] for each in self._inFlight if each[0] is not besides}.values()
+        sinks = (each[0] for each in self._inFlight if each[0] is not besides)
         return any(
-            getattr(sink, "session", sink) is session or any(each is session for each in getattr(sink, "sessions", ()))
-            for sink in sinks
+            getattr(sink, "session", sink) is session or session in getattr(sink, "sessions", ()) for sink in sinks
         )
 
     def _countHeld(self, sink: Any) -> None:
