@@ -145,10 +145,7 @@ class ShardedSession(Session):
         pool = router.anyOf() if key is None else router.choose(key)
         if errors and pool in errors:
             raise errors[pool]
-        if self._inFlight or pool is self._pool:
-            self._select(pool)
-        else:  # as _select does it
-            self._lanes, self._pool, self._connection = NO_LANES, pool, None
+        self._select(pool)
         try:
             room = self._take()
         except PoolError as error:
@@ -227,11 +224,12 @@ class ShardedSession(Session):
         self._distribute(entry)
         return True
 
-    def _distribute(self, entry: ScatteredReply) -> None:
+    def _distribute(self, *entries: Any) -> None:
         """
-        Send the parts of a request, and refuse those that cannot be sent.
+        Send the requests of queue entries, and refuse those that cannot be sent.
         """
-        self.enqueue(entry)
+        for entry in entries:
+            self.enqueue(entry)
         self._sendUnsent()
         if self._queue is None:
             self._answered(COMPOUND)  # all of it was refused
@@ -306,11 +304,7 @@ class ShardedSession(Session):
         """
         self._blocked = False
         self._inFlight = 0
-        for entry in entries:
-            self.enqueue(entry)
-        self._sendUnsent()
-        if self._queue is None:
-            self._answered(COMPOUND)  # all of them were refused
+        self._distribute(*entries)
         self.proceed()
 
     def takeApart(self, entries: list[Any], inFlight: int, lanes: dict[Any, Any]) -> None:
