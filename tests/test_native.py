@@ -176,7 +176,7 @@ class FunctionTests(SynchronousTestCase):
             divide([request, b"x"], b"get ", indexes, 1)
             self.assertRaises(KeyError, divide, [request, b"get a b c\r\n"], b"get ", indexes, 9)
             self.assertRaises(TypeError, divide, [request, None], b"get ", indexes, 9)
-        gc.collect()  # the exceptions, whose tracebacks have the arguments
+        gc.collect()  # free the exceptions: their tracebacks refer to the arguments
         self.assertEqual([sys.getrefcount(each) for each in (request, *indexes.values())], counts)
 
     def test_divideWords(self) -> None:

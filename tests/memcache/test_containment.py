@@ -47,7 +47,8 @@ class RequestTests(ScriptedTestCase):
 
     def test_reply(self) -> None:
         """
-        The exception may come from the reply to one call, or to several calls whose keys are in one request.
+        The exception may be raised for the reply to one call, or for the reply to a request with the keys of several
+        calls.
         """
         first, second = self.pool.set("a", b"1"), self.pool.delete("b")
         patch = self.patch(SingleRequest, "answer", lambda *_: 1 // 0)

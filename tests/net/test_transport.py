@@ -748,8 +748,8 @@ class DirectTests(TransportTests, Sockets):
 
     def test_atEndOfTurn(self) -> None:
         """
-        What is to be called at the end of a turn may write, and the bytes are sent in this turn. It is called also if
-        no turn runs.
+        A function that is called at the end of a turn may write, and its bytes are sent in the same turn. It is also
+        called if no turn is running.
         """
         server, client = self.pair()
         transport = client.transport
@@ -771,7 +771,7 @@ class DirectTests(TransportTests, Sockets):
 
     def test_atEndOfLastTurn(self) -> None:
         """
-        It is called also if the last transport is closed before, outside a turn.
+        The function is also called if the last transport was closed before, outside a turn.
         """
         server, client = self.pair()
         calls: list[int] = []

@@ -82,8 +82,8 @@ class MergingTests(ScatterCase):
 
     def test_missing(self) -> None:
         """
-        A part without values is answered also if too much is held for its client, and so are those after it. So is one
-        of whose reply no byte counts.
+        A part without values is answered even if too much is held for its client, and so are the parts after it. The
+        same holds if none of the received bytes of its reply were counted.
         """
         for first, *requests in (
             (0, b"get miss1 miss2\r\n", b"get a1 a2\r\n"),
@@ -185,8 +185,8 @@ class MergingTests(ScatterCase):
 
     def test_progress(self) -> None:
         """
-        A client gets the replies whose turn it is, also if those of other servers are due. What it sends meanwhile is
-        sent when it has all of them.
+        A client gets a reply when it has all replies before it, even if other servers have not replied. Requests that
+        it sends meanwhile are forwarded after the last of these replies.
         """
         stage, (client,) = self.wide(1)
         client.send(b"get a0\r\n" + put(b"a1", 5) + b"get a2\r\n")
@@ -311,7 +311,8 @@ class MergingTests(ScatterCase):
 
     def test_error(self) -> None:
         """
-        After an error each part is sent once more, alone, and only the client whose request fails again gets an error.
+        After an error, each part is sent again in a request of its own. Only the client whose request fails again gets
+        an error.
         """
         for partialError in (False, True):
             requests = [b"get a0 a1\r\n", b"get a3 a4\r\n", b"get a6 a7\r\n"]
@@ -485,7 +486,7 @@ class MergingTests(ScatterCase):
 
     def test_binary(self) -> None:
         """
-        Requests of the binary protocol, whose replies are translated, are sent alone.
+        Requests of the binary protocol are sent alone, because their replies are translated.
         """
         stage, (client,) = self.wide(1)
         client = stage.client()

@@ -136,7 +136,7 @@ class Turn:
     @ivar _events: events that were taken from the kernel, and the index of the first that was not looked at yet.
     @ivar _arrived: bytes that were read, with their transports; empty bytes if the peer has closed its side.
     @ivar _queue: the transports to settle.
-    @ivar _calls: what is called before.
+    @ivar _calls: the functions that are called before the transports are settled.
     @ivar _running: whether the queue will be emptied before this turn ends.
     @ivar _later: the delayed call that empties it otherwise.
     @ivar _others: the number of the poll of the reactor's other descriptors if the reactor calls L{take}, else -1.
@@ -345,8 +345,8 @@ class Turn:
 
     def _settle(self) -> None:
         """
-        Call what is to be called before, then settle each transport in the queue. Those that are queued meanwhile wait
-        for the next time, so that this ends.
+        Call the functions that L{atEnd} was given, then settle each transport in the queue. Transports that are queued
+        meanwhile are settled the next time, so that this ends.
         """
         if self._calls:
             calls, self._calls = self._calls, []
