@@ -69,6 +69,7 @@ def proxy(
     general: Sequence[str] = (),
     python: str = sys.executable,
     protocol: str = "memcached",
+    process: type[Proxy] = Proxy,
 ) -> Contender:
     """
     Create a contender that runs the proxy from this or another source tree.
@@ -77,12 +78,13 @@ def proxy(
     @param general: options of C{twistd}.
     @param python: the interpreter.
     @param protocol: the protocol of the workload.
+    @param process: the class of the process.
     """
     if protocol != "memcached":
         options = ["--protocol", protocol, *options]
     return Contender(
         name,
-        lambda upstream: Proxy(
+        lambda upstream: process(
             *PROXY_OPTIONS,
             *(("--distribution", "twemproxy") if len(upstream) > 1 else ()),
             *options,

@@ -20,12 +20,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.bench import report, sampler
-from tests.bench.contenders import PROXY_OPTIONS, Contender, proxy
+from tests.bench.contenders import proxy
 from tests.bench.contest import Arena
 from tests.bench.proxy import chosen
 from tests.bench.sampler import Spot
 from tests.bench.workloads import TABLE, Workload
-from tests.real.servers import SOURCE, Address, Proxy, Twistd, until
+from tests.real.servers import SOURCE, Proxy, Twistd, until
 
 
 class Sampled(Twistd):
@@ -81,22 +81,10 @@ def sampled(
     @return: microseconds of processor time per request, and the samples.
     """
 
-    def make(upstream: Sequence[Address]) -> SampledProxy:
-        several = ("--distribution", "twemproxy") if len(upstream) > 1 else ()
-        return SampledProxy(
-            "--protocol",
-            workload.protocol,
-            *PROXY_OPTIONS,
-            *several,
-            *options,
-            upstream=upstream,
-            source=source,
-            python=python,
-        )
-
+    contender = proxy(source=source, options=options, python=python, protocol=workload.protocol, process=SampledProxy)
     with ExitStack() as stack:
         upstream = arena.upstream(stack, workload)
-        party = arena.admit(stack, Contender("proxy", make, ""), workload, upstream)
+        party = arena.admit(stack, contender, workload, upstream)
         server = party.server
         assert isinstance(server, SampledProxy)
         server.signal(sampler.BEGIN)
