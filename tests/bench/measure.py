@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import shlex
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
@@ -106,6 +109,18 @@ def pinned(processors: Set[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def _build() -> str:
+    """
+    Say how the interpreter was built, on which its speed depends: by which system, or with which options. The directory
+    of an installation is left out.
+    """
+    if Path(sys.executable).resolve().parent == Path("/usr/bin"):
+        return f"of {platform.freedesktop_os_release()['PRETTY_NAME']}"
+    words = shlex.split(sysconfig.get_config_var("CONFIG_ARGS") or "")
+    options = [word for word in words if re.fullmatch(r"--(enable|disable|with|without)-[\w-]+", word)]
+    return "configured with " + (" ".join(options) or "no options")
+
+
 def machine() -> dict[str, str | int]:
     """
     Describe the date, the machine and the software of a measurement.
@@ -120,7 +135,7 @@ def machine() -> dict[str, str | int]:
         "processor": ", ".join(sorted(models)) or platform.machine(),
         "processors": os.cpu_count() or 1,
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
-        "python": f"{platform.python_implementation()} {platform.python_version()} ({native.IMPLEMENTATION})",
+        "python": f"{platform.python_implementation()} {platform.python_version()} {_build()} ({native.IMPLEMENTATION})",
         "twisted": version("twisted"),
     }
 

@@ -424,9 +424,25 @@ class MeasureTests(SynchronousTestCase):
 
     def test_machine(self) -> None:
         """
-        The description of the machine has these facts, and no name or address of the machine.
+        The description of the machine has these facts, and no name, address or directory of the machine.
         """
-        self.assertEqual(list(measure.machine()), ["date", "processor", "processors", "system", "python", "twisted"])
+        facts = measure.machine()
+        self.assertEqual(list(facts), ["date", "processor", "processors", "system", "python", "twisted"])
+        self.assertNotIn("/", str(facts["python"]))
+
+    def test_build(self) -> None:
+        """
+        The description of an interpreter says which options it was built with, or which system it belongs to.
+        """
+        options = "'--prefix=/root/python' '--enable-shared' '--with-lto' 'LDFLAGS=-L/root/lib' '--enable-big-digits=30'"
+        self.patch(measure.sys, "executable", "/root/python/bin/python3")
+        self.patch(measure.sysconfig, "get_config_var", lambda name: options if name == "CONFIG_ARGS" else "")
+        self.assertIn(" configured with --enable-shared --with-lto (", str(measure.machine()["python"]))
+        self.patch(measure.sysconfig, "get_config_var", lambda name: None)
+        self.assertIn(" configured with no options (", str(measure.machine()["python"]))
+        self.patch(measure.sys, "executable", "/usr/bin/env")
+        self.patch(measure.platform, "freedesktop_os_release", lambda: {"PRETTY_NAME": "Some System 1"})
+        self.assertIn(" of Some System 1 (", str(measure.machine()["python"]))
 
 
 class SamplerTests(SynchronousTestCase):
