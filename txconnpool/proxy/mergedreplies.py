@@ -17,14 +17,15 @@ from txconnpool.proxy.replies import Entry, ForwardedReplies, QueuedRequest
 WAITING: Final = 4096
 
 
-class MergedReplies:
+class MergedClient:
     """
-    The replies to the requests of one client.
+    A client whose requests are sent together with those of others.
 
     @ivar session: the session of the client.
+    @ivar complete: whether the client has all replies.
     """
 
-    __slots__ = ("_counts", "_held", "_level", "_merge", "_next", "_replies", "_requests", "_waiting", "session")
+    __slots__ = ("_held", "_merge", "complete", "session")
 
     def __init__(self, merge: Any, session: Any) -> None:
         """
@@ -32,13 +33,132 @@ class MergedReplies:
         """
         self._merge = merge
         self.session = session
+        self._held = 0  # the number of bytes of values that the session counts
+        self.complete = False
+
+    def hold(self, size: int) -> None:
+        """
+        Count bytes of values that wait for others.
+        """
+        session = self.session
+        self._held += size
+        session.hold(size)
+        if session.unread > session.factory.limits.unreadHard // 2:
+            self._merge.overflows = True
+
+    def _release(self) -> None:
+        held, self._held = self._held, 0
+        self.session.release(held)
+
+    def put(self, place: int, reply: bytes) -> None:
+        """
+        Take the reply to a request.
+
+        @param place: the number of the request.
+        """
+        raise NotImplementedError
+
+    def _write(self, reply: bytes, count: int, last: bool) -> None:
+        """
+        Write so many replies.
+
+        @param last: whether the client has all replies now.
+        """
+        if last:
+            self.complete = True
+            if self._held:
+                self._release()
+            self._merge.completed()
+        session = self.session
+        if not session.gone:
+            try:
+                session.answerMerged(reply, count, last)
+            except Exception:
+                contain(session)
+
+    def end(self) -> None:
+        """
+        Break the reference cycles.
+        """
+        raise NotImplementedError
+
+    def sendApart(self) -> None:
+        """
+        Let the session send the requests alone.
+        """
+        raise NotImplementedError
+
+    def takeApart(self) -> None:
+        """
+        Let the requests without a reply go on as if the session had sent them alone.
+        """
+        raise NotImplementedError
+
+
+class MergedReply(MergedClient):
+    """
+    A client with one request, which is for several keys.
+    """
+
+    __slots__ = ("_at", "_count", "_group")
+
+    def __init__(self, merge: Any, session: Any, group: ReadGroup, request: bytes, count: int) -> None:
+        """
+        @param group: the group of the request.
+        @param count: the number of replies to it.
+        """
+        super().__init__(merge, session)
+        self._group: ReadGroup | None = group
+        self._at = group.add(self, 0, request)
+        self._count = count
+
+    def put(self, place: int, reply: bytes) -> None:
+        """
+        Write the reply.
+        """
+        self._write(reply, self._count, True)
+
+    def end(self) -> None:
+        """
+        Break the reference cycles.
+        """
+        self._group = None
+
+    def sendApart(self) -> None:
+        """
+        Let the session send the request alone.
+        """
+        assert self._group is not None
+        self.session.sendApart([self._group.entry(self._at, self.session)])
+
+    def takeApart(self) -> None:
+        """
+        Let the request go on as if the session had sent it alone.
+        """
+        assert self._group is not None
+        if self._held:
+            self._release()
+        lanes: dict[Any, Any] = {}
+        entry = self._group.takeOut(self._at, self.session, lanes)
+        self.complete = True
+        self.session.takeApart([entry], len(entry.divided), lanes)
+
+
+class MergedReplies(MergedClient):
+    """
+    A client with several requests, which gets its replies in their order.
+    """
+
+    __slots__ = ("_counts", "_level", "_next", "_replies", "_requests", "_waiting")
+
+    def __init__(self, merge: Any, session: Any) -> None:
+        super().__init__(merge, session)
         self._level = -1  # that of the last request
         self._requests: list[tuple[ReadGroup, int] | OtherRequest] = []  # a group, and the number of a request there
         self._counts: list[int] = []  # the number of replies to each request
         self._replies: list[bytes | None] = []
         self._next = 0  # the number of the request whose reply is written next
         self._waiting = 0  # the number of bytes of later replies
-        self._held = 0  # the number of bytes of values that the session counts
 
     # -- Requests
 
@@ -51,10 +171,7 @@ class MergedReplies:
         @param merged: whether it was merged from requests for one key each.
         """
         self._level += 1
-        groups = self._merge.level(self._level).groups
-        group = groups.get((command, merged))
-        if group is None:
-            group = groups[command, merged] = ReadGroup(self._merge, command, merged)
+        group = self._merge.level(self._level).group(command, merged)
         self._add((group, group.add(self, len(self._replies), request)), count, request)
 
     def addOther(self, command: Any, request: bytes, key: bytes | None) -> None:
@@ -78,27 +195,6 @@ class MergedReplies:
 
     # -- Replies
 
-    @property
-    def complete(self) -> bool:
-        """
-        Whether the client has all replies.
-        """
-        return self._next == len(self._replies)
-
-    def hold(self, size: int) -> None:
-        """
-        Count bytes of values that wait for others.
-        """
-        session = self.session
-        self._held += size
-        session.hold(size)
-        if session.unread > session.factory.limits.unreadHard // 2:
-            self._merge.overflows = True
-
-    def _release(self) -> None:
-        held, self._held = self._held, 0
-        self.session.release(held)
-
     def put(self, place: int, reply: bytes) -> None:
         """
         Write the reply to a request, and those after it that have waited for it.
@@ -119,18 +215,7 @@ class MergedReplies:
             count += self._counts[end]
             end += 1
         self._next = end
-        isLast = end == len(replies)
-        if isLast:
-            if self._held:
-                self._release()
-            self.end()
-            self._merge.completed()
-        session = self.session
-        if not session.gone:
-            try:
-                session.answerMerged(reply, count, isLast)
-            except Exception:
-                contain(session)
+        self._write(reply, count, end == len(replies))
 
     def end(self) -> None:
         """
@@ -176,7 +261,7 @@ class MergedReplies:
                 entry = each[0].takeOut(each[1], session, lanes)
                 inFlight += len(entry.divided)
             entries.append(entry)
-        self._next = len(self._replies)
+        self.complete = True
         session.takeApart(entries, inFlight, lanes)
 
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 from txconnpool.errors import PoolError
 from txconnpool.pool.containment import contain
 from txconnpool.proxy.mergedreads import ReadGroup
-from txconnpool.proxy.mergedreplies import MergedReplies, OtherRequest
+from txconnpool.proxy.mergedreplies import MergedClient, MergedReply, OtherRequest
 
 #: Requests are sent together until they have this number of bytes. A server gets a part of their keys.
 TOGETHER: Final = 16384
@@ -49,25 +49,24 @@ class Merging:
         self._open: dict[Any, Merge] = {}
         self._apart = 0  # how many clients send their requests alone
 
-    def begin(self, session: Any) -> MergedReplies | None:
+    def begin(self, router: Any) -> Merge | None:
         """
-        Let a client add requests.
+        Let a client without requests in flight add its requests.
 
-        @param session: the client, which has no requests in flight.
+        @param router: the router of the client.
 
-        @return: the replies that it will get; C{None} if its requests must be sent alone.
+        @return: that to which it adds them; C{None} if they must be sent alone.
         """
         if self._apart:
             self._apart -= 1
             return None
-        router = session.router
         merge = self._open.get(router)
         if merge is None or merge.size > TOGETHER:
             merge = Merge(self, router)
             if not self._atEnd(merge.send):
                 return None
             self._open[router] = merge
-        return MergedReplies(merge, session)
+        return merge
 
     def ended(self, merge: Merge) -> None:
         """
@@ -92,11 +91,21 @@ class Level:
     @ivar others: the other requests.
     """
 
-    __slots__ = ("groups", "others")
+    __slots__ = ("_merge", "groups", "others")
 
-    def __init__(self) -> None:
+    def __init__(self, merge: Merge) -> None:
+        self._merge = merge
         self.groups: dict[tuple[Any, bool], ReadGroup] = {}
         self.others: list[OtherRequest] = []
+
+    def group(self, command: Any, merged: bool) -> ReadGroup:
+        """
+        @return: the group of such reads.
+        """
+        group = self.groups.get((command, merged))
+        if group is None:
+            group = self.groups[command, merged] = ReadGroup(self._merge, command, merged)
+        return group
 
 
 class Merge:
@@ -114,10 +123,10 @@ class Merge:
 
     def __init__(self, merging: Merging, router: Any) -> None:
         self.merging = merging
-        self._levels: list[Level] = []
+        self._levels = [Level(self)]
         self._left = 0  # the number of clients without all replies
         self.router = router
-        self.clients: list[MergedReplies] = []
+        self.clients: list[MergedClient] = []
         self.size = 0
         self.overflows = False
 
@@ -126,8 +135,20 @@ class Merge:
         @return: a level, which is the next one or exists already.
         """
         if number == len(self._levels):
-            self._levels.append(Level())
+            self._levels.append(Level(self))
         return self._levels[number]
+
+    def add(self, session: Any, command: Any, request: bytes, count: int, merged: bool) -> None:
+        """
+        Add the only request of a client, which is for several keys.
+
+        @param command: the command, which C{merges}.
+        @param count: the number of replies to the request.
+        @param merged: whether it was merged from requests for one key each.
+        """
+        client = MergedReply(self, session, self._levels[0].group(command, merged), request, count)
+        self.clients.append(client)
+        self.size += len(request)
 
     @property
     def _groups(self) -> list[ReadGroup]:

@@ -248,9 +248,20 @@ class ShardedSession(Session):
         size = len(data)
         if self._queue is not None or self._connection is not None or self._pin is not None or not self.merges:
             return pos
-        if frame[1] < size and not self.factory.dialect.mergesReads:
+        what: Any
+        what, end, count, payload = frame
+        if end == size and count:
+            request: bytes = data[pos:] if payload is None else payload
+            if not self._isMerged(what, request) or (merge := self._merging.begin(self.router)) is None:
+                return pos
+            merge.add(self, what.several, request, count, not what.multiKey)
+            self._inFlight = count
+            self._blocked = True
+            return end
+        if end < size and not self.factory.dialect.mergesReads:
             return pos  # further requests would wait
-        merged = self._merging.begin(self)
+        merge = self._merging.begin(self.router)
+        merged = None if merge is None else MergedReplies(merge, self)
         while merged is not None and (count := self._add(merged, data, pos, frame)):
             self._inFlight += count
             pos = frame[1]
@@ -260,6 +271,13 @@ class ShardedSession(Session):
             frame = self._read(data, pos, room)
         self._blocked = self._inFlight > 0
         return pos
+
+    def _isMerged(self, command: Command, request: bytes) -> bool:
+        """
+        @return: whether a request for several keys may be sent together with those of other clients.
+        """
+        several = command.several
+        return several is not None and several.part.merges and not command.translates and len(request) <= LONG
 
     def _add(self, merged: MergedReplies, data: bytes, pos: int, frame: Frame) -> int:
         """
@@ -278,9 +296,8 @@ class ShardedSession(Session):
         if not isinstance(what, Command) or what.translates:
             return 0
         request: bytes = data[pos:end] if payload is None else payload
-        several = what.several
-        if several is not None and several.part.merges and len(request) <= LONG:
-            merged.addReads(several, request, count, not what.multiKey)
+        if self._isMerged(what, request):
+            merged.addReads(what.several, request, count, not what.multiKey)
         elif count == 1 and not what.multiKey:
             merged.addOther(what, request, what.key(data, pos))
         else:
