@@ -4,6 +4,7 @@ Builds the optional extension. All else is in C{setup.cfg}.
 """
 
 import os
+from glob import glob
 
 from setuptools import Extension, setup
 
@@ -13,11 +14,8 @@ SOURCE = "txconnpool/extension"
 #: wheel is for any machine.
 EXTENSION = Extension(
     "txconnpool._native",
-    sources=[
-        f"{SOURCE}/{name}.c"
-        for name in ("module", "requests", "replies", "values", "resp", "division", "joining", "sockets")
-    ],
-    depends=[f"{SOURCE}/{name}.h" for name in ("text", "resp", "txconnpool")],
+    sources=sorted(glob(f"{SOURCE}/*.c")),
+    depends=sorted(glob(f"{SOURCE}/*.h")),
     extra_compile_args=["-std=c11", "-Wall", "-Wextra"],
     optional=True,
 )

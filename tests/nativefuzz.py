@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from txconnpool import native
+from txconnpool.routing import hashing
+from txconnpool.routing.distribution import mcrouter, wide, xxh3
 from txconnpool.routing.distribution.keymap import KeyCache
 from txconnpool.wire.effects import Permissions
 from txconnpool.wire.joining import joinEach
@@ -46,6 +48,7 @@ _NUMBERS: Final = [b"0", b"1", b"7", b"10", b"4294967295", b"123456789", b"12345
 _ODD_NUMBERS: Final = [b"-1", b"00", b"01", b"", b"x", b"-", b"99999999999", b"123456789012345678901", b"+1", b"1 2"]
 _BODIES: Final = [b"", b"x", b"\r\n", b"END\r\n", b"VALUE a 0 1\r\nx", b"0123456789" * 3, b"\r\nEND\r\n", b"\0\xff"]
 _ENDS: Final = [b"\r\n"] * 8 + [b"\n", b"\r", b"", b" \r\n", b"\r\n\r\n"]
+_HASHED: Final = [0, 0, 0, 0, 20, 115, 225, 245, 500, 1010, 2040]  # lengths of what is hashed
 _LINES: Final = [b"+OK", b":1", b":-5", b"-ERR x", b",1.5", b"(123", b"_", b"#t", b"#f"]
 _ODD_LINES: Final = [b"#x", b"+a\nb", b"_x", b"\0"]
 _CHANGES: Final = b"\r\n \0\xff0159-vVaAgGEN"
@@ -373,6 +376,27 @@ def joints(rng: random.Random) -> tuple[Any, ...]:
     )
 
 
+def hashable(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: the argument of a hash function.
+    """
+    return (rng.choice(_KEYS) if rng.random() < 0.2 else rng.randbytes(rng.choice(_HASHED) + rng.randrange(20)),)
+
+
+def seeded(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of a hash function with a seed.
+    """
+    return (*hashable(rng), rng.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 4193360111, 1 << 63)))
+
+
+def choices(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{furc}.
+    """
+    return (*hashable(rng), rng.choice((-1, 0, 1, 2, 3, 5, 64, 100, 1000, 1 << 20, (1 << 63) - 1)))
+
+
 def _whole(command: MemcacheCommand) -> Callable[[bytes, int, Any], int]:
     """
     @return: C{matchWhole} of a command in Python.
@@ -402,6 +426,24 @@ SUBJECTS: Final = (
     Subject("plainKey", plainKey, plainKeys, False),
     Subject("divideLines", divideLines, keyLines, False),
     Subject("joinEach", joinEach, joints, False),
+    *(
+        Subject(twin.__name__, twin, hashable, False)
+        for twin in (
+            hashing.oneAtATime,
+            hashing.fnv1x32,
+            hashing.fnv1ax32,
+            hashing.fnv1x64,
+            hashing.fnv1ax64,
+            hashing.hsieh,
+            hashing.murmur,
+            hashing.murmur3,
+            hashing.jenkins,
+            xxh3.xxh3,
+        )
+    ),
+    Subject("murmur3Seeded", hashing.murmur3Seeded, seeded, False),
+    Subject("murmur64", wide.murmur64, seeded, False),
+    Subject("furc", mcrouter.furc, choices, False),
 )
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Self
 
@@ -130,13 +130,14 @@ def machine() -> dict[str, str | int]:
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if line.startswith("model name")
     }
+    version = platform.python_version()
     return {
         "date": date.today().isoformat(),
         "processor": ", ".join(sorted(models)) or platform.machine(),
         "processors": os.cpu_count() or 1,
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
-        "python": f"{platform.python_implementation()} {platform.python_version()} {_build()} ({native.IMPLEMENTATION})",
-        "twisted": version("twisted"),
+        "python": f"{platform.python_implementation()} {version} {_build()} ({native.IMPLEMENTATION})",
+        "twisted": metadata.version("twisted"),
     }
 
 

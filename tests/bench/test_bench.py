@@ -10,10 +10,12 @@ import importlib.util
 import io
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -434,14 +436,14 @@ class MeasureTests(SynchronousTestCase):
         """
         The description of an interpreter says which options it was built with, or which system it belongs to.
         """
-        options = "'--prefix=/root/python' '--enable-shared' '--with-lto' 'LDFLAGS=-L/root/lib' '--enable-big-digits=30'"
-        self.patch(measure.sys, "executable", "/root/python/bin/python3")
-        self.patch(measure.sysconfig, "get_config_var", lambda name: options if name == "CONFIG_ARGS" else "")
+        options = "'--prefix=/root/python' '--enable-shared' '--with-lto' 'LDFLAGS=-L/root/lib'"
+        self.patch(sys, "executable", "/root/python/bin/python3")
+        self.patch(sysconfig, "get_config_var", lambda name: options if name == "CONFIG_ARGS" else "")
         self.assertIn(" configured with --enable-shared --with-lto (", str(measure.machine()["python"]))
-        self.patch(measure.sysconfig, "get_config_var", lambda name: None)
+        self.patch(sysconfig, "get_config_var", lambda name: None)
         self.assertIn(" configured with no options (", str(measure.machine()["python"]))
-        self.patch(measure.sys, "executable", "/usr/bin/env")
-        self.patch(measure.platform, "freedesktop_os_release", lambda: {"PRETTY_NAME": "Some System 1"})
+        self.patch(sys, "executable", "/usr/bin/env")
+        self.patch(platform, "freedesktop_os_release", lambda: {"PRETTY_NAME": "Some System 1"})
         self.assertIn(" of Some System 1 (", str(measure.machine()["python"]))
 
 

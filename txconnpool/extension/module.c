@@ -5,7 +5,7 @@
 #include "txconnpool.h"
 
 /* txconnpool.native uses the module only if it has the same number there. */
-#define INTERFACE 16
+#define INTERFACE 17
 
 static PyMethodDef methods[] = {
     {"scanRequest", (PyCFunction)(void (*)(void))scanRequest, METH_FASTCALL, NULL},
@@ -30,6 +30,19 @@ static PyMethodDef methods[] = {
     {"sendJoined", (PyCFunction)(void (*)(void))sendJoined, METH_FASTCALL, NULL},
 #endif
     {"joinEach", (PyCFunction)(void (*)(void))joinEach, METH_FASTCALL, NULL},
+    {"oneAtATime", (PyCFunction)(void (*)(void))oneAtATime, METH_FASTCALL, NULL},
+    {"fnv1x32", (PyCFunction)(void (*)(void))fnv1x32, METH_FASTCALL, NULL},
+    {"fnv1ax32", (PyCFunction)(void (*)(void))fnv1ax32, METH_FASTCALL, NULL},
+    {"fnv1x64", (PyCFunction)(void (*)(void))fnv1x64, METH_FASTCALL, NULL},
+    {"fnv1ax64", (PyCFunction)(void (*)(void))fnv1ax64, METH_FASTCALL, NULL},
+    {"hsieh", (PyCFunction)(void (*)(void))hsieh, METH_FASTCALL, NULL},
+    {"murmur", (PyCFunction)(void (*)(void))murmur, METH_FASTCALL, NULL},
+    {"murmur3Seeded", (PyCFunction)(void (*)(void))murmur3Seeded, METH_FASTCALL, NULL},
+    {"murmur3", (PyCFunction)(void (*)(void))murmur3, METH_FASTCALL, NULL},
+    {"jenkins", (PyCFunction)(void (*)(void))jenkins, METH_FASTCALL, NULL},
+    {"murmur64", (PyCFunction)(void (*)(void))murmur64, METH_FASTCALL, NULL},
+    {"furc", (PyCFunction)(void (*)(void))furc, METH_FASTCALL, NULL},
+    {"xxh3", (PyCFunction)(void (*)(void))xxh3, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

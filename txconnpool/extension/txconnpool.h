@@ -33,6 +33,21 @@ PyObject *plainKey(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *divideLines(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *joinEach(PyObject *module, Arguments arguments, Py_ssize_t count);
 
+PyObject *oneAtATime(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *fnv1x32(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *fnv1ax32(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *fnv1x64(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *fnv1ax64(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *hsieh(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *murmur(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *murmur3Seeded(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *murmur3(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *jenkins(PyObject *module, Arguments arguments, Py_ssize_t count);
+
+PyObject *murmur64(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *furc(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *xxh3(PyObject *module, Arguments arguments, Py_ssize_t count);
+
 #ifdef __linux__
 PyObject *receiveEach(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *sendJoined(PyObject *module, Arguments arguments, Py_ssize_t count);

@@ -8,6 +8,8 @@ and the other systems compute on x86-64, deviations from the original functions 
 
 Several of them read bytes as the C type C{char}, which is signed on x86-64: a byte of 0x80 or more is extended with
 ones. Keys of ASCII characters are not affected.
+
+Those that are slow in Python have counterparts in C, see L{txconnpool.native}.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from collections.abc import Callable, Iterable
 from hashlib import md5 as _md5
 from struct import unpack_from
 from zlib import crc32 as _crc32
+
+from txconnpool.native import choose
 
 #: A hash function: bytes to an unsigned number.
 HashFunction = Callable[[bytes], int]
@@ -199,13 +203,7 @@ def murmur3Seeded(data: bytes, seed: int) -> int:
     if len(data) % 4:
         word = int.from_bytes(data[4 * blocks :], "little") * 0xCC9E2D51 & _MASK
         value ^= (word << 15 | word >> 17) * 0x1B873593 & _MASK
-    return murmur3Final(value ^ len(data))
-
-
-def murmur3Final(value: int) -> int:
-    """
-    The last steps of MurmurHash3 (x86, 32 bits).
-    """
+    value ^= len(data)
     value = (value ^ value >> 16) * 0x85EBCA6B & _MASK
     value = (value ^ value >> 13) * 0xC2B2AE35 & _MASK
     return value ^ value >> 16
@@ -276,19 +274,19 @@ def javaHash(data: bytes) -> int:
 
 #: The hash functions by the names of the setting C{hash}.
 HASHES: dict[str, HashFunction] = {
-    "one_at_a_time": oneAtATime,
+    "one_at_a_time": choose(oneAtATime),
     "md5": md5,
     "crc16": crc16,
     "crc32": crc32,
     "crc32a": crc32a,
-    "fnv1_64": fnv1x64,
-    "fnv1a_64": fnv1ax64,
-    "fnv1_32": fnv1x32,
-    "fnv1a_32": fnv1ax32,
-    "hsieh": hsieh,
-    "murmur": murmur,
-    "jenkins": jenkins,
-    "murmur3": murmur3,
+    "fnv1_64": choose(fnv1x64),
+    "fnv1a_64": choose(fnv1ax64),
+    "fnv1_32": choose(fnv1x32),
+    "fnv1a_32": choose(fnv1ax32),
+    "hsieh": choose(hsieh),
+    "murmur": choose(murmur),
+    "jenkins": choose(jenkins),
+    "murmur3": choose(murmur3),
 }
 
 #: Other names of hash functions: those of libmemcached.
@@ -299,3 +297,6 @@ TWEMPROXY_HASHES = tuple(name for name in HASHES if name != "murmur3")
 
 #: The names of the hash functions that libmemcached has.
 LIBMEMCACHED_HASHES = tuple(name for name in HASHES if name not in ("crc16", "crc32a", "hsieh"))
+
+#: L{murmur3Seeded}, in C with the extension.
+chosenMurmur3Seeded = choose(murmur3Seeded)

@@ -50,7 +50,7 @@ class PymemcacheTests(SynchronousTestCase):
         """
         If scores are equal, the greater label counts.
         """
-        self.patch(rendezvous, "murmur3Final", lambda value: 7)
+        self.patch(rendezvous, "murmur3Seeded", lambda data, seed: 7)
         members = [Member(3, b"b", 1), Member(1, b"longer", 1), Member(2, b"a", 1)]
         self.assertEqual(Pymemcache(members).locate(b"key"), 1)
         self.assertEqual(Pymemcache(members).shares(), {1: 1 / 3, 2: 1 / 3, 3: 1 / 3})

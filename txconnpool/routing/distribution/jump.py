@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from txconnpool.routing.distribution.locators import Shares
 from txconnpool.routing.distribution.servers import Member
-from txconnpool.routing.distribution.xxh3 import xxh3
+from txconnpool.routing.distribution.xxh3 import chosenXxh3 as xxh3
 
 
 class Jump:

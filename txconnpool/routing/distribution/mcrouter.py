@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from txconnpool.native import choose
 from txconnpool.routing.distribution.locators import Shares
 from txconnpool.routing.distribution.servers import Member
-from txconnpool.routing.distribution.wide import murmur64, spooky
+from txconnpool.routing.distribution.wide import chosenMurmur64 as murmur64
+from txconnpool.routing.distribution.wide import spooky
 
 #: The seed of the bits of a key, and of the names of servers in the rendezvous hash.
 SEED = 4193360111
@@ -65,6 +67,9 @@ def furc(key: bytes, count: int) -> int:
     return 0
 
 
+_furc = choose(furc)
+
+
 class Ch3:
     """
     C{Ch3}, the default of mcrouter.
@@ -80,7 +85,7 @@ class Ch3:
         """
         @return: the index of the server of a key.
         """
-        return self._indexes[furc(key, len(self._indexes))]
+        return self._indexes[_furc(key, len(self._indexes))]
 
     def shares(self) -> Shares:
         """
@@ -152,7 +157,7 @@ class WeightedCh3:
         """
         salted = key
         for salt in range(_TRIES):
-            position = furc(salted, len(self._indexes))
+            position = _furc(salted, len(self._indexes))
             if spooky(salted, _WEIGHT_SEED) < self._limits[position]:
                 break
             # mcrouter appends the decimal number with its last digit first.

@@ -12,7 +12,7 @@ from txconnpool.routing.distribution.mcrouter import Ch3, Rendezvous, WeightedCh
 from txconnpool.routing.distribution.rings import POINTS, chainedPoints, hashedPoints
 from txconnpool.routing.distribution.scheme import KETAMA, Scheme, Weights, WhenDown, ketama
 from txconnpool.routing.distribution.servers import HOST_AND_PORT, TWEMPROXY, Members
-from txconnpool.routing.distribution.xxh3 import xxh3
+from txconnpool.routing.distribution.xxh3 import chosenXxh3 as xxh3
 from txconnpool.routing.hashing import HASHES, TWEMPROXY_HASHES, crc32a
 
 

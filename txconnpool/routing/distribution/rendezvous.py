@@ -8,31 +8,10 @@ grows with the number of servers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from struct import unpack_from
 
-from txconnpool.routing.distribution.locators import INDEX_BITS, Shares
+from txconnpool.routing.distribution.locators import Shares
 from txconnpool.routing.distribution.servers import Member
-from txconnpool.routing.hashing import murmur3Final
-
-_MASK = 0xFFFFFFFF
-
-
-def _mixed(words: Iterable[int]) -> list[int]:
-    """
-    What MurmurHash3 does with each word before it goes into the state.
-    """
-    mixed = []
-    for word in words:
-        word = word * 0xCC9E2D51 & _MASK
-        mixed.append((word << 15 | word >> 17) * 0x1B873593 & _MASK)
-    return mixed
-
-
-def _state(value: int, mixed: Iterable[int]) -> int:
-    for word in mixed:
-        value ^= word
-        value = (value << 13 | value >> 19) * 5 + 0xE6546B64 & _MASK
-    return value
+from txconnpool.routing.hashing import chosenMurmur3Seeded as murmur3Seeded
 
 
 def characters(data: bytes) -> bytes:
@@ -64,35 +43,22 @@ class Pymemcache:
         """
         ordered = sorted(members, key=lambda member: member.label)
         self.chances = {member.label: (member.index, 1.0) for member in ordered}
-        self._indexes = [member.index for member in ordered]
-        # The state after the complete words of "label-" is the same for all keys. Servers for which the same incomplete
-        # word is left read the same words of a key.
-        groups: dict[bytes, list[tuple[int, int, int]]] = {}
-        for rank, member in enumerate(ordered):
-            text = characters(member.label) + b"-"
-            complete = len(text) // 4
-            value = _state(0, _mixed(unpack_from(f"<{complete}I", text)))
-            groups.setdefault(text[4 * complete :], []).append((rank, value, len(text)))
-        self._groups = list(groups.items())
+        self._servers = [(member.index, characters(member.label) + b"-") for member in ordered]
 
     def locate(self, key: bytes) -> int:
         """
         @return: the index of the server of a key.
         """
         key = characters(key)
-        best = 0
-        for rest, states in self._groups:
-            text = rest + key
-            complete = len(text) // 4
-            words = _mixed(unpack_from(f"<{complete}I", text))
-            (last,) = _mixed((int.from_bytes(text[4 * complete :], "little"),))
-            for rank, value, size in states:
-                score = murmur3Final(_state(value, words) ^ last ^ size + len(key))
-                best = max(best, score << INDEX_BITS | rank)
-        return self._indexes[best & (1 << INDEX_BITS) - 1]
+        best, found = -1, self._servers[0][0]
+        for index, label in self._servers:
+            score = murmur3Seeded(label + key, 0)
+            if score >= best:
+                best, found = score, index
+        return found
 
     def shares(self) -> Shares:
         """
         @return: equal shares.
         """
-        return dict.fromkeys(self._indexes, 1 / len(self._indexes))
+        return dict.fromkeys((index for index, _ in self._servers), 1 / len(self._servers))

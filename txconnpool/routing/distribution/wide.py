@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from struct import unpack_from
 
+from txconnpool.native import choose
+
 _MASK = 0xFFFFFFFFFFFFFFFF
 
 
@@ -27,6 +29,9 @@ def murmur64(data: bytes, seed: int) -> int:
     value = (value ^ value >> 47) * 0xC6A4A7935BD1E995 & _MASK
     return value ^ value >> 47
 
+
+#: L{murmur64}, in C with the extension.
+chosenMurmur64 = choose(murmur64)
 
 _SPOOKY = 0xDEADBEEFDEADBEEF
 

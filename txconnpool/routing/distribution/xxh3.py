@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from struct import unpack_from
 
+from txconnpool.native import choose
+
 _MASK = 0xFFFFFFFFFFFFFFFF
 
 _P32 = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D)
@@ -119,3 +121,7 @@ def _long(data: bytes) -> int:
         secret = 11 + 16 * pair
         value += _folded(sums[2 * pair] ^ _WORDS[secret], sums[2 * pair + 1] ^ _WORDS[secret + 8])
     return _end3(value & _MASK)
+
+
+#: L{xxh3}, in C with the extension.
+chosenXxh3 = choose(xxh3)
