@@ -116,6 +116,7 @@ class Workload:
     @ivar depth: the number of requests that a client sends at once; it sends again when all of them are answered.
     @ivar keys: the number of keys in each C{get}.
     @ivar size: the size of each value, in bytes.
+    @ivar variety: the greatest number of different keys.
     @ivar reads: the share of C{get} among the requests; all others are C{set}.
     @ivar servers: the number of servers, among which the keys are distributed.
     @ivar rate: the number of times a second that one of the clients sends; 0: each sends as soon as it can.
@@ -130,6 +131,7 @@ class Workload:
     depth: int = 1
     keys: int = 1
     size: int = 100
+    variety: int = 1000
     reads: float = 0.9
     seed: int = 1
     servers: int = 1
@@ -147,9 +149,9 @@ class Workload:
     @property
     def items(self) -> int:
         """
-        The number of different keys: at most a thousand, fewer if the values are large.
+        The number of different keys: fewer than C{variety} if the values are large.
         """
-        return max(self.keys, min(1000, PLAN_BYTES // 4 // self.size))
+        return max(self.keys, min(self.variety, PLAN_BYTES // 4 // self.size))
 
     def key(self, number: int) -> bytes:
         """
@@ -177,7 +179,10 @@ class Workload:
         """
         chance = random.Random(self.seed)
         volume = self.depth * self.keys * (self.size + 50)
-        length = max(2, min(PLAN_LENGTH, PLAN_REQUESTS // self.depth, PLAN_BYTES // volume))
+        # With a great variety of keys, nearly as many are in the plan.
+        requests = max(PLAN_REQUESTS, self.variety // self.keys)
+        most = max(PLAN_LENGTH, self.variety // self.keys // self.depth)
+        length = max(2, min(most, requests // self.depth, PLAN_BYTES // volume))
         count = length * self.depth
         # Not random for each request: a plan of a few dozen requests must have exactly this share of reads too.
         kinds = [number < round(count * self.reads) for number in range(count)]
@@ -231,6 +236,10 @@ TABLE: dict[Workload, Aim] = {
     Workload("s5-pipeline", "5 servers, 16-deep pipelines", servers=5, depth=16): Aim("cpu", 0.7, 0.6),
     Workload("s5-multiget", "5 servers, 20-key gets", servers=5, keys=20): Aim("cpu", 0.9, 0.8),
     Workload("s5-multiget100", "5 servers, 100-key gets", servers=5, keys=100): Aim("cpu", 0.9, 0.8),
+    Workload("s5-keys", "5 servers, 100,000 keys", servers=5, variety=100_000): Aim("cpu", 1.15, 1.0),
+    Workload("s5-multikeys", "5 servers, 20-key gets, 100,000 keys", servers=5, keys=20, variety=100_000): Aim(
+        "cpu", 0.9, 0.8
+    ),
     Workload("s100", "100 servers, 50 clients", servers=100): Aim("cpu", 1.15, 1.0),
     Workload("r50", "Redis, 50 clients", protocol="redis"): Aim("cpu", 1.2, 1.0),
     Workload("r500", "Redis, 500 clients", clients=500, protocol="redis"): Aim("cpu", 1.2, 1.0),
