@@ -29,6 +29,8 @@ from txconnpool import native
 from txconnpool.routing import hashing
 from txconnpool.routing.distribution import mcrouter, wide, xxh3
 from txconnpool.routing.distribution.keymap import KeyCache
+from txconnpool.routing.distribution.locators import INDEX_BITS, BackwardRing, Ring, Slots
+from txconnpool.routing.distribution.servers import Member
 from txconnpool.wire.effects import Permissions
 from txconnpool.wire.joining import joinEach
 from txconnpool.wire.memcache import common, replies, values
@@ -309,8 +311,17 @@ def divisions(rng: random.Random) -> tuple[Any, ...]:
     """
     @return: the last arguments of C{divideLines} and C{divideWords}: the index of each key, and the most in a share.
     """
-    servers, factor = rng.choice((1, 2, 5, 130, 300)), rng.choice((1, 1, 1 << 70))
-    cache = KeyCache(lambda key: (sum(key) % servers - 1) * factor, rng.choice((1, 10, 1000)))
+    servers, factor, limit = rng.choice((1, 2, 5, 130, 300)), rng.choice((1, 1, 1 << 70)), rng.choice((1, 10, 1000))
+    cache = KeyCache(lambda key: (sum(key) % servers - 1) * factor, limit)
+    if rng.random() < 0.6:
+        hashFunction = rng.choice(list(hashing.HASHES.values()))
+        points = [rng.choice((0, 1, (1 << 32) - 1, rng.getrandbits(32))) << INDEX_BITS for _ in range(2 * servers)]
+        points = [point | rng.randrange(servers) for point in points]
+        members = [Member(index, b"", rng.randrange(1, 4)) for index in range(servers)]
+        locator = rng.choice(
+            (Ring(points, hashFunction), BackwardRing(points, hashFunction), Slots(members, hashFunction))
+        )
+        cache = KeyCache(locator.locate, limit, locator.search())
     return cache, rng.choice((1, 2, 7, 50, sys.maxsize))
 
 
@@ -438,6 +449,7 @@ SUBJECTS: Final = (
             hashing.murmur,
             hashing.murmur3,
             hashing.jenkins,
+            hashing.md5,
             xxh3.xxh3,
         )
     ),

@@ -58,7 +58,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "config.settings",
         "config.credentials",
     ),
-    "routing.hashing": (),
+    "routing.hashing": ("native",),
     "routing.distribution": ("native", "routing.hashing"),
     "routing.servers": ("net", "routing.distribution"),
     "routing.cluster": ("net.tlswords", "wire", "routing.distribution"),

@@ -18,6 +18,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.nativefuzz import SUBJECTS, cuts, joints
 from txconnpool import native
+from txconnpool.routing import hashing
+from txconnpool.routing.distribution.keymap import KeyCache
+from txconnpool.routing.distribution.locators import INDEX_BITS, Ring
 from txconnpool.wire.joining import joinEach
 from txconnpool.wire.memcache import common, values
 from txconnpool.wire.memcache.lines import divideLines
@@ -197,6 +200,39 @@ class FunctionTests(SynchronousTestCase):
         found = [sys.getrefcount(each) for each in (request, None)]
         self.assertEqual(found[0], counts[0])
         self.assertTrue(abs(found[1] - counts[1]) < 500)
+
+    def test_search(self) -> None:
+        """
+        The indexes of keys are found by the search of the cache, if it is a usual one. No reference is kept.
+        """
+        divide = native.extension.divideWords
+        request = encodeWords([b"mget", b"a", b"b", b"a"])
+        ring = Ring([5 << INDEX_BITS | 3], native.extension.fnv1x32)
+        usual = ring.search()
+        assert usual is not None
+        wrong: Any = None
+        counts = [sys.getrefcount(each) for each in (usual, usual.points, usual.owners)]
+        cases: list[tuple[Any, int]] = [
+            (usual, 3),
+            (usual[:4], 7),
+            (list(usual), 7),
+            (usual._replace(hash=hashing.fnv1x32), 7),
+            (usual._replace(hash=native.extension.scanRequest), 7),
+            (usual._replace(modulus=1 << 32), 7),
+            (usual._replace(owners=usual.owners[:-1]), 7),
+            (usual._replace(points=b"", owners=usual.owners[:4]), 3),
+            (usual._replace(points=wrong), 7),
+            (None, 7),
+        ]
+        for search, index in cases:
+            cache = KeyCache(lambda key: 7, 10, search)
+            self.assertEqual([share[0] for share in divide([request], b"", cache, 9)[1]], [index], search)
+        for search in (usual._replace(modulus=-1), usual._replace(modulus=wrong)):
+            cache = KeyCache(lambda key: 7, 10, search)
+            self.assertRaises((TypeError, OverflowError), divide, [request], b"", cache, 9)
+        del cases, search, cache
+        gc.collect()
+        self.assertEqual([sys.getrefcount(each) for each in (usual, usual.points, usual.owners)], counts)
 
     def test_divideLinesFails(self) -> None:
         """

@@ -4,6 +4,7 @@
    txconnpool/wire/redis/framing.py. */
 
 #include "resp.h"
+#include "search.h"
 
 /* The indexes below this one are found in an array. */
 #define FEW 128
@@ -60,9 +61,12 @@ static void findKeys(Division *division, Text text)
     }
 }
 
-/* Find the index of a key: NULL with an exception if that fails. A key that is not in the dict is found in Python. */
-static PyObject *indexOf(PyObject *indexes, const Key *key)
+/* Find the index of a key: NULL with an exception if that fails. Without a search it is looked up in the dict, and in
+   Python if it is not there. */
+static PyObject *indexOf(PyObject *indexes, const Search *search, const Key *key)
 {
+    if (search->hash != NULL)
+        return PyLong_FromLong(searchIndex(search, key->at, key->size));
     PyObject *bytes = PyBytes_FromStringAndSize(key->at, key->size), *index = NULL;
     if (bytes == NULL)
         return NULL;
@@ -105,10 +109,10 @@ static bool addShare(Division *division, PyObject *index, Py_ssize_t at)
 }
 
 /* Find the shares of all keys. False, with an exception, if that fails. */
-static bool findShares(Division *division, PyObject *indexes, Py_ssize_t most)
+static bool findShares(Division *division, PyObject *indexes, const Search *search, Py_ssize_t most)
 {
     for (Key *key = division->keys; key < division->keys + division->count; key++) {
-        PyObject *index = indexOf(indexes, key);
+        PyObject *index = indexOf(indexes, search, key);
         if (index == NULL)
             return false;
         int isLarge;
@@ -203,16 +207,19 @@ static void writeKeys(Division *division)
 /* Divide the keys that were found. */
 static PyObject *divide(Division *division, PyObject *indexes, Py_ssize_t most)
 {
-    if (!findShares(division, indexes, most))
+    Search search;
+    bool found = openSearch(indexes, &search) && findShares(division, indexes, &search, most);
+    Py_XDECREF(search.held);
+    if (!found)
         return NULL;
     PyObject *orders = ordersOf(division);
-    PyObject *found = orders != NULL ? beginRequests(division) : NULL;
-    if (found == NULL) {
+    PyObject *shares = orders != NULL ? beginRequests(division) : NULL;
+    if (shares == NULL) {
         Py_XDECREF(orders);
         return NULL;
     }
     writeKeys(division);
-    return Py_BuildValue("NN", orders, found);
+    return Py_BuildValue("NN", orders, shares);
 }
 
 /* Begin the division of so many requests with at most so many keys in all. False, with an exception, if that fails. */

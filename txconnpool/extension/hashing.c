@@ -16,7 +16,7 @@ static uint32_t rotated(uint32_t value, int bits)
 }
 
 /* Call a hash function for the only argument. */
-static PyObject *hashed(const char *name, uint32_t (*hash)(Bytes), Arguments arguments, Py_ssize_t count)
+static PyObject *hashed(const char *name, Hash hash, Arguments arguments, Py_ssize_t count)
 {
     Bytes bytes;
     if (!hasArguments(name, count, 1) || !openBytes(name, arguments[0], &bytes))
@@ -229,4 +229,27 @@ static uint32_t hashJenkins(Bytes bytes)
 PyObject *jenkins(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
 {
     return hashed("jenkins", hashJenkins, arguments, count);
+}
+
+PyObject *md5(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+{
+    return hashed("md5", hashMd5, arguments, count);
+}
+
+Hash hashOf(PyObject *function)
+{
+    static const struct {
+        PyObject *(*function)(PyObject *, Arguments, Py_ssize_t);
+        Hash hash;
+    } known[] = {
+        {oneAtATime, hashOneAtATime}, {fnv1x32, hashFnv1x32}, {fnv1ax32, hashFnv1ax32}, {fnv1x64, hashFnv1x64},
+        {fnv1ax64, hashFnv1ax64},     {hsieh, hashHsieh},     {murmur, hashMurmur},     {murmur3, hashMurmur3OfLength},
+        {jenkins, hashJenkins},       {md5, hashMd5},
+    };
+    if (!PyCFunction_Check(function))
+        return NULL;
+    for (size_t at = 0; at < sizeof known / sizeof *known; at++)
+        if (PyCFunction_GET_FUNCTION(function) == (PyCFunction)(void (*)(void))known[at].function)
+            return known[at].hash;
+    return NULL;
 }

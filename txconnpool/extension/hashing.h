@@ -33,6 +33,14 @@ static inline Bytes after(Bytes bytes, size_t size)
     return (Bytes){bytes.at + size, bytes.size - size};
 }
 
+/* A hash function of 32 bits. */
+typedef uint32_t (*Hash)(Bytes bytes);
+
+uint32_t hashMd5(Bytes bytes);
+
+/* The hash function that a function of this module computes. NULL if it is another function. */
+Hash hashOf(PyObject *function);
+
 /* The little-endian number of at most 8 bytes. */
 static inline uint64_t numberOf(const unsigned char *at, size_t size)
 {

@@ -40,6 +40,7 @@ static PyMethodDef methods[] = {
     {"murmur3Seeded", (PyCFunction)(void (*)(void))murmur3Seeded, METH_FASTCALL, NULL},
     {"murmur3", (PyCFunction)(void (*)(void))murmur3, METH_FASTCALL, NULL},
     {"jenkins", (PyCFunction)(void (*)(void))jenkins, METH_FASTCALL, NULL},
+    {"md5", (PyCFunction)(void (*)(void))md5, METH_FASTCALL, NULL},
     {"murmur64", (PyCFunction)(void (*)(void))murmur64, METH_FASTCALL, NULL},
     {"furc", (PyCFunction)(void (*)(void))furc, METH_FASTCALL, NULL},
     {"xxh3", (PyCFunction)(void (*)(void))xxh3, METH_FASTCALL, NULL},

@@ -43,6 +43,7 @@ PyObject *murmur(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *murmur3Seeded(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *murmur3(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *jenkins(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *md5(PyObject *module, Arguments arguments, Py_ssize_t count);
 
 PyObject *murmur64(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *furc(PyObject *module, Arguments arguments, Py_ssize_t count);

@@ -275,7 +275,7 @@ def javaHash(data: bytes) -> int:
 #: The hash functions by the names of the setting C{hash}.
 HASHES: dict[str, HashFunction] = {
     "one_at_a_time": choose(oneAtATime),
-    "md5": md5,
+    "md5": choose(md5),
     "crc16": crc16,
     "crc32": crc32,
     "crc32a": crc32a,

@@ -6,6 +6,8 @@ Tests for L{txconnpool.routing.distribution.locators}.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from txconnpool.routing.distribution.locators import (
@@ -76,6 +78,26 @@ class LocatorTests(SynchronousTestCase):
         self.assertEqual([slots.locate(b"%d" % value) for value in range(7)], [4, 4, 2, 4, 4, 2, 4])
         self.assertEqual([slots.owner(value) for value in range(4)], [4, 4, 2, 4])
         self.assertEqual(slots.shares(), {4: 2 / 3, 2: 1 / 3})
+
+    def test_search(self) -> None:
+        """
+        Rings and slots say how they are searched. Numbers of more than 32 bits are not.
+        """
+        ordered = points((100, 5), (200, 6), (200, 7))
+        for locator in (
+            Ring(ordered, number),
+            BackwardRing(ordered, number),
+            Slots([Member(4, b"", 2), Member(2, b"", 1)], number),
+        ):
+            search = locator.search()
+            assert search is not None
+            values, owners = memoryview(search.points).cast("I"), memoryview(search.owners).cast("i")
+            self.assertEqual(len(owners), len(values) + 1)
+            find = bisect_right if search.after else bisect_left
+            for value in (0, 1, 2, 3, 99, 100, 101, 199, 200, 201, END - 1):
+                place = search.hash(b"%d" % value) % (search.modulus or END)
+                self.assertEqual(owners[find(values, place)], locator.locate(b"%d" % value), value)
+        self.assertIsNone(Ring(points((END, 1)), number, bits=64).search())
 
     def test_constant(self) -> None:
         """

@@ -31,9 +31,11 @@ from txconnpool.routing.distribution.scheme import (
     slotsOf,
 )
 from txconnpool.routing.distribution.servers import HOST_AND_PORT, LIBMEMCACHED, SHORT, XMEMCACHED, Member, Members
-from txconnpool.routing.hashing import HASHES, LIBMEMCACHED_HASHES, crc32, crc32a, javaHash, md5
+from txconnpool.routing.hashing import HASHES, LIBMEMCACHED_HASHES, crc32, crc32a, javaHash
 
 _MASK = 0xFFFFFFFF
+
+_md5 = HASHES["md5"]
 
 
 def _consistent(members: Members, name: str) -> Locator:
@@ -71,14 +73,14 @@ def _dalli(members: Members, name: str) -> Locator:
 
 def _spymemcached(members: Members, name: str) -> Locator:
     def tries(key: bytes) -> Iterator[int]:
-        value = md5(key)
+        value = _md5(key)
         yield value
         for number in range(6):
-            value = value + md5(b"%d%b" % (number, key)) & _MASK
+            value = value + _md5(b"%d%b" % (number, key)) & _MASK
             yield value
 
     points = weightedPoints if members.weighted else equalPoints
-    return retrying(Ring(points(members.everyone), md5), tries, members)
+    return retrying(Ring(points(members.everyone), _md5), tries, members)
 
 
 def _gomemcache(members: Members, name: str) -> Locator:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from txconnpool.routing.distribution.keys import Cut
-from txconnpool.routing.distribution.locators import NOBODY, Constant, Contest, Locator
+from txconnpool.routing.distribution.locators import NOBODY, Constant, Contest, Locator, Search, Searching
 from txconnpool.routing.distribution.servers import ServerSpec
 
 #: The number of keys in the cache of a map. With keys of 250 bytes it takes about 6 MB, with keys of 30 bytes 2 MB.
@@ -38,17 +38,20 @@ KEY_MAX: Final = 250
 class KeyCache(dict[bytes, int]):
     """
     The indexes of the servers of the last keys. Another key is looked up and added. A full cache is cleared.
+
+    @ivar search: how the extension finds the index of any key.
     """
 
-    __slots__ = ("_limit", "_locate")
+    __slots__ = ("_limit", "_locate", "search")
 
-    def __init__(self, locate: Callable[[bytes], int], limit: int) -> None:
+    def __init__(self, locate: Callable[[bytes], int], limit: int, search: Search | None = None) -> None:
         """
         @param locate: finds the index of a key.
         @param limit: the highest number of keys.
         """
         self._locate = locate
         self._limit = limit
+        self.search = search
 
     def __missing__(self, key: bytes) -> int:
         if len(key) > KEY_MAX:
@@ -96,7 +99,8 @@ class KeyMap:
         self.down = down
         find = locator.locate
         self.locate: Callable[[bytes], int] = find if cut is None else lambda key: find(cut(key))
-        self.cached = KeyCache(self.locate, limit)
+        search = locator.search() if cut is None and isinstance(locator, Searching) else None
+        self.cached = KeyCache(self.locate, limit, search)
         self.contest = locator if isinstance(locator, Contest) else None
         self.distribution = distribution
         self._shares = locator.shares

@@ -6,10 +6,11 @@ Data structures that find the server of a key: rings of points, lists of slots, 
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from txconnpool.routing.distribution.servers import Member
 from txconnpool.routing.hashing import HashFunction
@@ -62,6 +63,48 @@ class HashedLocator(Locator, Protocol):
     def owner(self, value: int) -> int:
         """
         @return: the index of the server of a hash value.
+        """
+
+
+class Search(NamedTuple):
+    """
+    How a locator finds the index of the server of a key by its hash, for the extension. That knows most hash functions;
+    with another one it does not search.
+
+    The index is the one of C{owners} at the position where C{hash(key)}, modulo C{modulus} unless that is 0, belongs
+    among the sorted C{points}: before equal ones, or C{after} them.
+
+    @ivar points: numbers of 32 bits without a sign, in the order of bytes of the machine.
+    @ivar owners: numbers of 32 bits with a sign, one more than there are points.
+    """
+
+    hash: HashFunction
+    modulus: int
+    after: bool
+    points: bytes
+    owners: bytes
+
+
+def _packed(
+    hashFunction: HashFunction, points: Sequence[int], owners: Sequence[int], after: bool, modulus: int = 0
+) -> Search | None:
+    """
+    @return: a search; C{None} if a point has more than 32 bits.
+    """
+    if points and points[-1] >> 32:
+        return None
+    return Search(hashFunction, modulus, after, array("I", points).tobytes(), array("i", owners).tobytes())
+
+
+@runtime_checkable
+class Searching(Protocol):
+    """
+    A L{Locator} that searches for the hash of a key.
+    """
+
+    def search(self) -> Search | None:
+        """
+        @return: how.
         """
 
 
@@ -121,6 +164,12 @@ class Ring:
         """
         return self._owners[bisect_left(self._values, self._hash(key))]
 
+    def search(self) -> Search | None:
+        """
+        @return: how the ring is searched.
+        """
+        return _packed(self._hash, self._values, self._owners, False)
+
     def shares(self) -> Shares:
         """
         @return: the shares of all possible hash values.
@@ -164,6 +213,12 @@ class BackwardRing:
         """
         return self._owners[bisect_right(self._values, self._hash(key))]
 
+    def search(self) -> Search | None:
+        """
+        @return: how the ring is searched.
+        """
+        return _packed(self._hash, self._values, self._owners, True)
+
     def shares(self) -> Shares:
         """
         @return: the shares of all possible hash values.
@@ -202,6 +257,12 @@ class Slots:
         @return: the index of the server of a key.
         """
         return self._owners[bisect_right(self._ends, self._hash(key) % self._ends[-1])]
+
+    def search(self) -> Search | None:
+        """
+        @return: how the slots are searched.
+        """
+        return _packed(self._hash, self._ends, [*self._owners, NOBODY], True, self._ends[-1])
 
     def shares(self) -> Shares:
         """
