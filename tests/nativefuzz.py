@@ -21,8 +21,11 @@ from __future__ import annotations
 import random
 import sys
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 from typing import Any, Final
 
 from txconnpool import native
@@ -32,7 +35,7 @@ from txconnpool.routing.distribution.keymap import KeyCache
 from txconnpool.routing.distribution.locators import INDEX_BITS, BackwardRing, Ring, Slots
 from txconnpool.routing.distribution.servers import Member
 from txconnpool.wire.effects import Permissions
-from txconnpool.wire.joining import joinEach
+from txconnpool.wire.joining import Packed, joinEach
 from txconnpool.wire.memcache import common, replies, values
 from txconnpool.wire.memcache.effects import ORDINARY
 from txconnpool.wire.memcache.lines import divideLines, plainKey
@@ -307,22 +310,30 @@ def wordLists(rng: random.Random) -> tuple[Any, ...]:
     return ([rng.randbytes(rng.choice(sizes)) for _ in range(rng.choice((0, 1, 2, 9, 10, 11, 100)))],)
 
 
+@cache
+def locators(servers: int, seed: int) -> Ring | BackwardRing | Slots:
+    """
+    @return: a locator that the extension can search, if it knows the hash function.
+    """
+    rng = random.Random(seed)
+    hashFunction = rng.choice(list(hashing.HASHES.values()))
+    points = [rng.choice((0, 1, (1 << 32) - 1, rng.getrandbits(32))) << INDEX_BITS for _ in range(2 * servers)]
+    points = [point | rng.randrange(servers) for point in points]
+    members = [Member(index, b"", rng.randrange(1, 4)) for index in range(servers)]
+    rings = Ring(points, hashFunction), BackwardRing(points, hashFunction)
+    return rng.choice((*rings, Slots(members, hashFunction)))
+
+
 def divisions(rng: random.Random) -> tuple[Any, ...]:
     """
     @return: the last arguments of C{divideLines} and C{divideWords}: the index of each key, and the most in a share.
     """
     servers, factor, limit = rng.choice((1, 2, 5, 130, 300)), rng.choice((1, 1, 1 << 70)), rng.choice((1, 10, 1000))
-    cache = KeyCache(lambda key: (sum(key) % servers - 1) * factor, limit)
+    keyMap = KeyCache(lambda key: (sum(key) % servers - 1) * factor, limit)
     if rng.random() < 0.6:
-        hashFunction = rng.choice(list(hashing.HASHES.values()))
-        points = [rng.choice((0, 1, (1 << 32) - 1, rng.getrandbits(32))) << INDEX_BITS for _ in range(2 * servers)]
-        points = [point | rng.randrange(servers) for point in points]
-        members = [Member(index, b"", rng.randrange(1, 4)) for index in range(servers)]
-        locator = rng.choice(
-            (Ring(points, hashFunction), BackwardRing(points, hashFunction), Slots(members, hashFunction))
-        )
-        cache = KeyCache(locator.locate, limit, locator.search())
-    return cache, rng.choice((1, 2, 7, 50, sys.maxsize))
+        locator = locators(servers, rng.randrange(20))
+        keyMap = KeyCache(locator.locate, limit, locator.search())
+    return keyMap, rng.choice((1, 2, 7, 50, sys.maxsize))
 
 
 def keyLines(rng: random.Random) -> tuple[Any, ...]:
@@ -364,6 +375,13 @@ def keyWords(rng: random.Random) -> tuple[Any, ...]:
     return (requests, rng.choice((b"$4\r\nMGET\r\n", b"")), *divisions(rng))
 
 
+def packed(values: list[bytes]) -> Packed:
+    """
+    @return: the values in one piece.
+    """
+    return Packed(b"".join(values), array("I", accumulate(map(len, values))).tobytes())
+
+
 def joints(rng: random.Random) -> tuple[Any, ...]:
     """
     @return: arguments of C{joinEach}.
@@ -377,6 +395,8 @@ def joints(rng: random.Random) -> tuple[Any, ...]:
     for number in range(lists):
         if number != arrived and rng.random() < rng.choice((0.0, 0.3)):
             values[number] = None
+    if rng.random() < 0.5:
+        values = [None if its is None else rng.choice((its, packed(its))) for its in values]
     return (
         orders,
         values,
@@ -432,6 +452,7 @@ SUBJECTS: Final = (
     Subject("matchSimple", redisElements.matchSimple, elements),
     Subject("passElements", redisElements.passElements, nested),
     Subject("splitElements", redisElements.splitElements, sequences),
+    Subject("packElements", redisElements.packElements, sequences),
     Subject("encodeWords", framing.encodeWords, wordLists, False),
     Subject("divideWords", framing.divideWords, keyWords, False),
     Subject("plainKey", plainKey, plainKeys, False),

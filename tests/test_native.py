@@ -16,12 +16,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.nativefuzz import SUBJECTS, cuts, joints
+from tests.nativefuzz import SUBJECTS, cuts, joints, packed
 from txconnpool import native
 from txconnpool.routing import hashing
 from txconnpool.routing.distribution.keymap import KeyCache
 from txconnpool.routing.distribution.locators import INDEX_BITS, Ring
-from txconnpool.wire.joining import joinEach
+from txconnpool.wire.joining import Packed, joinEach
 from txconnpool.wire.memcache import common, values
 from txconnpool.wire.memcache.lines import divideLines
 from txconnpool.wire.redis.framing import encodeWords
@@ -274,6 +274,9 @@ class FunctionTests(SynchronousTestCase):
         join = native.extension.joinEach
         for each in (join, joinEach):
             self.assertRaises(ValueError, each, [[0], [0]], [[b"x"]], 0, b"", b"", b"")
+            self.assertRaises(ValueError, each, [[0], [0]], [packed([b"x"])], 0, b"", b"", b"")
+        for ends in (b"", b"\2\0\0\0", b"\1\0\0\0\0\0\0\0"):
+            self.assertRaises(ValueError, join, [[0, 0]], [Packed(b"x", ends)], 0, b"", b"", b"")
         for order in ([1], [-1]):
             self.assertRaises(IndexError, join, [order], [[b"x"]], 0, b"", b"", b"")
         wrong: tuple[Any, ...]
@@ -282,7 +285,8 @@ class FunctionTests(SynchronousTestCase):
                       ([], [[]], 0, "", b"", b""),
                       ([], [[]], 0, b"*", b"", b""), ([], [[]], 0, b"", None, b""), ([], [[]], 0, b"", b"", ""),
                       ([(0,)], [[b"x"]], 0, b"", b"", b""), ([[None]], [[b"x"]], 0, b"", b"", b""),
-                      ([[0]], [(b"x",)], 0, b"", b"", b""), ([[0]], [["x"]], 0, b"", b"", b"")):  # fmt: skip
+                      ([[0]], [(b"x",)], 0, b"", b"", b""), ([[0]], [(b"x", 1)], 0, b"", b"", b""),
+                      ([[0]], [["x"]], 0, b"", b"", b"")):  # fmt: skip
             self.assertRaises(TypeError, join, *wrong)
 
     def test_references(self) -> None:

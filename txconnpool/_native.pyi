@@ -2,7 +2,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from txconnpool.wire import Frame
-from txconnpool.wire.joining import Gathered
+from txconnpool.wire.joining import Gathered, Values
 from txconnpool.wire.shares import Shares
 
 INTERFACE: int
@@ -18,7 +18,7 @@ def divideLines(requests: list[bytes], before: bytes, indexes: Any, most: int, /
 def divideWords(requests: list[bytes], name: bytes, indexes: Any, most: int, /) -> Shares | None: ...
 def joinEach(
     orders: list[list[int]],
-    values: list[list[bytes] | None],
+    values: Sequence[Values | None],
     arrived: int,
     head: bytes,
     between: bytes,
@@ -27,6 +27,7 @@ def joinEach(
 ) -> Gathered: ...
 def passElements(data: bytes, pos: int, elements: int, pushes: bool, /) -> tuple[int, int, int] | None: ...
 def splitElements(data: bytes, pos: int, request: bytes | None, /) -> tuple[int, int, list[bytes]] | None: ...
+def packElements(data: bytes, pos: int, request: bytes | None, /) -> tuple[int, int, bytes, bytes] | None: ...
 def receiveEach(
     events: Sequence[tuple[int, int]], start: int, owners: Mapping[int, Any], size: int, most: int, /
 ) -> tuple[list[tuple[Any, bytes]], list[tuple[int, int, int]], int]: ...

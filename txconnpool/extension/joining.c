@@ -4,16 +4,28 @@
 
 #include "txconnpool.h"
 
+#include <stdint.h>
+
 /* The most digits of a number, with the byte after them, and the most bytes of the head of a reply. */
 #define DIGITS_MAX 24
 #define HEAD_MAX 64
 
-/* Copy the bytes of an object. Return the position after them. */
-static char *copy(char *to, PyObject *bytes)
+/* Bytes in an object. */
+typedef struct {
+    const char *at;
+    Py_ssize_t size;
+} Piece;
+
+static Piece pieceOf(PyObject *bytes)
 {
-    Py_ssize_t size = PyBytes_GET_SIZE(bytes);
-    memcpy(to, PyBytes_AS_STRING(bytes), (size_t)size);
-    return to + size;
+    return (Piece){PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes)};
+}
+
+/* Copy bytes. Return the position after them. */
+static char *copy(char *to, Piece piece)
+{
+    memcpy(to, piece.at, (size_t)piece.size);
+    return to + piece.size;
 }
 
 /* The requests whose values are joined, see `joinEach`. */
@@ -25,7 +37,7 @@ typedef struct {
     PyObject *between;
     PyObject *end;
     Py_ssize_t *used; /* for each list, how many of its values were passed */
-    PyObject **found; /* the values for one request, borrowed references */
+    Piece *found;     /* the values for one request */
     bool *complete;   /* for each request, whether it is */
 } Joint;
 
@@ -74,6 +86,48 @@ static Py_ssize_t findComplete(Joint *joint, bool *isLeft)
     return count;
 }
 
+/* Find a value in a list. False, with an exception, if there is none. */
+static bool findListed(PyObject *list, Py_ssize_t at, Piece *value)
+{
+    PyObject *bytes = at < PyList_GET_SIZE(list) ? PyList_GET_ITEM(list, at) : NULL;
+    if (bytes == NULL)
+        PyErr_SetString(PyExc_ValueError, "joinEach: expected a value for each key");
+    else if (!PyBytes_Check(bytes))
+        PyErr_SetString(PyExc_TypeError, "joinEach: expected bytes");
+    else {
+        *value = pieceOf(bytes);
+        return true;
+    }
+    return false;
+}
+
+/* Find a value in `Packed` values. False, with an exception, if there is none. */
+static bool findPacked(PyObject *packed, Py_ssize_t at, Piece *value)
+{
+    PyObject *data = PyTuple_GET_ITEM(packed, 0), *ends = PyTuple_GET_ITEM(packed, 1);
+    uint32_t start = 0, end;
+    if ((at + 1) * (Py_ssize_t)sizeof end > PyBytes_GET_SIZE(ends)) {
+        PyErr_SetString(PyExc_ValueError, "joinEach: expected a value for each key");
+        return false;
+    }
+    const char *place = PyBytes_AS_STRING(ends) + at * (Py_ssize_t)sizeof end;
+    if (at > 0)
+        memcpy(&start, place - sizeof start, sizeof start);
+    memcpy(&end, place, sizeof end);
+    if (end < start || end > PyBytes_GET_SIZE(data)) {
+        PyErr_SetString(PyExc_ValueError, "joinEach: expected the ends of values in their order");
+        return false;
+    }
+    *value = (Piece){PyBytes_AS_STRING(data) + start, end - start};
+    return true;
+}
+
+static bool isPacked(PyObject *values)
+{
+    return PyTuple_Check(values) && PyTuple_GET_SIZE(values) == 2 && PyBytes_Check(PyTuple_GET_ITEM(values, 0)) &&
+           PyBytes_Check(PyTuple_GET_ITEM(values, 1));
+}
+
 /* Find the values for one request, as far as they are there, and the number of their bytes. False, with an exception, if
    that fails. */
 static bool findEach(Joint *joint, PyObject *order, Py_ssize_t *size)
@@ -83,24 +137,19 @@ static bool findEach(Joint *joint, PyObject *order, Py_ssize_t *size)
         Py_ssize_t number = numberOf(joint, order, at);
         if (number < 0)
             return false;
-        PyObject *list = PyList_GET_ITEM(joint->values, number);
-        if (list == Py_None)
+        PyObject *values = PyList_GET_ITEM(joint->values, number);
+        if (values == Py_None)
             continue;
-        if (!PyList_Check(list)) {
+        bool found = false;
+        if (PyList_Check(values))
+            found = findListed(values, joint->used[number]++, &joint->found[at]);
+        else if (isPacked(values))
+            found = findPacked(values, joint->used[number]++, &joint->found[at]);
+        else
             PyErr_SetString(PyExc_TypeError, "joinEach: expected lists of values");
+        if (!found)
             return false;
-        }
-        if (joint->used[number] >= PyList_GET_SIZE(list)) {
-            PyErr_SetString(PyExc_ValueError, "joinEach: expected a value for each key");
-            return false;
-        }
-        PyObject *value = PyList_GET_ITEM(list, joint->used[number]++);
-        if (!PyBytes_Check(value)) {
-            PyErr_SetString(PyExc_TypeError, "joinEach: expected bytes");
-            return false;
-        }
-        joint->found[at] = value;
-        *size += PyBytes_GET_SIZE(value);
+        *size += joint->found[at].size;
     }
     return true;
 }
@@ -142,10 +191,10 @@ static PyObject *joinFound(const Joint *joint, Py_ssize_t keys, Py_ssize_t size)
     to += headSize;
     for (Py_ssize_t at = 0; at < keys; at++) {
         if (at > 0)
-            to = copy(to, joint->between);
+            to = copy(to, pieceOf(joint->between));
         to = copy(to, joint->found[at]);
     }
-    copy(to, joint->end);
+    copy(to, pieceOf(joint->end));
     return reply;
 }
 
@@ -187,10 +236,12 @@ static Py_ssize_t mostKeys(PyObject *orders)
     return most;
 }
 
-/* The number of bytes of the values in the list that has arrived. */
+/* The number of bytes of the values that have arrived. */
 static Py_ssize_t sizeOf(PyObject *values)
 {
     Py_ssize_t size = 0;
+    if (isPacked(values))
+        return PyBytes_GET_SIZE(PyTuple_GET_ITEM(values, 0));
     for (Py_ssize_t at = 0; PyList_Check(values) && at < PyList_GET_SIZE(values); at++) {
         PyObject *value = PyList_GET_ITEM(values, at);
         size += PyBytes_Check(value) ? PyBytes_GET_SIZE(value) : 0;

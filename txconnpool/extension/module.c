@@ -22,6 +22,7 @@ static PyMethodDef methods[] = {
     {"matchSimple", (PyCFunction)(void (*)(void))matchSimple, METH_FASTCALL, NULL},
     {"passElements", (PyCFunction)(void (*)(void))passElements, METH_FASTCALL, NULL},
     {"splitElements", (PyCFunction)(void (*)(void))splitElements, METH_FASTCALL, NULL},
+    {"packElements", (PyCFunction)(void (*)(void))packElements, METH_FASTCALL, NULL},
     {"divideWords", (PyCFunction)(void (*)(void))divideWords, METH_FASTCALL, NULL},
     {"plainKey", (PyCFunction)(void (*)(void))plainKey, METH_FASTCALL, NULL},
     {"divideLines", (PyCFunction)(void (*)(void))divideLines, METH_FASTCALL, NULL},

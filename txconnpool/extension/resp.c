@@ -5,6 +5,8 @@
 
 #include "resp.h"
 
+#include <stdint.h>
+
 /* A request: the number of its words, the first one, and where it ends. */
 typedef struct {
     Py_ssize_t words;
@@ -292,31 +294,49 @@ static bool hasKeys(PyObject *request, Py_ssize_t number)
     return skipHeader(&text, '*', 18, &words) && words == number + 1;
 }
 
+/* Read the head of an array, set or map, and with a request that of an array of a value for each of its keys. Return the
+   number of elements; -1 if there is anything else. */
+static Py_ssize_t readHead(Text *text, PyObject *request)
+{
+    Py_ssize_t number;
+    if (text->at == text->end)
+        return -1;
+    char type = *text->at++;
+    if ((type != '*' && type != '~' && type != '%') || !skipNumber(text, 10, &number))
+        return -1;
+    if (request != Py_None && (type != '*' || !hasKeys(request, number)))
+        return -1;
+    return type == '%' ? 2 * number : number;
+}
+
+/* Skip an element with all in it. False if it is not complete, or unusual. */
+static bool skipWhole(Text *text, Py_ssize_t *nulls)
+{
+    Tally tally = {1, 0};
+    while (tally.elements > 0 && tally.elements < ELEMENTS_MAX)
+        if (!skipElement(text, false, &tally))
+            return false;
+    *nulls += tally.nulls;
+    return true;
+}
+
 PyObject *splitElements(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
 {
     Text text;
-    Py_ssize_t number;
+    Py_ssize_t number, nulls = 0;
     if (!hasArguments("splitElements", count, 3))
         return NULL;
-    if (!openText(arguments[0], arguments[1], &text) || text.at == text.end)
-        Py_RETURN_NONE;
-    char type = *text.at++;
-    if ((type != '*' && type != '~' && type != '%') || !skipNumber(&text, 10, &number))
-        Py_RETURN_NONE;
-    if (arguments[2] != Py_None && (type != '*' || !hasKeys(arguments[2], number)))
+    if (!openText(arguments[0], arguments[1], &text) || (number = readHead(&text, arguments[2])) < 0)
         Py_RETURN_NONE;
     PyObject *found = PyList_New(0);
     if (found == NULL)
         return NULL;
-    Py_ssize_t nulls = 0;
-    for (number *= type == '%' ? 2 : 1; number > 0; number--) {
+    for (; number > 0; number--) {
         const char *start = text.at;
-        Tally tally = {1, 0};
-        while (tally.elements > 0 && tally.elements < ELEMENTS_MAX)
-            if (!skipElement(&text, false, &tally)) {
-                Py_DECREF(found);
-                Py_RETURN_NONE;
-            }
+        if (!skipWhole(&text, &nulls)) {
+            Py_DECREF(found);
+            Py_RETURN_NONE;
+        }
         PyObject *element = PyBytes_FromStringAndSize(start, text.at - start);
         if (element == NULL || PyList_Append(found, element) < 0) {
             Py_XDECREF(element);
@@ -324,7 +344,31 @@ PyObject *splitElements(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssi
             return NULL;
         }
         Py_DECREF(element);
-        nulls += tally.nulls;
     }
     return Py_BuildValue("(nnN)", text.at - PyBytes_AS_STRING(arguments[0]), nulls, found);
+}
+
+PyObject *packElements(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+{
+    Text text;
+    Py_ssize_t number, nulls = 0;
+    if (!hasArguments("packElements", count, 3))
+        return NULL;
+    /* An element has at least 3 bytes. */
+    if (!openText(arguments[0], arguments[1], &text) || (number = readHead(&text, arguments[2])) < 0 ||
+        number > remaining(&text) / 3 || (uint64_t)remaining(&text) > UINT32_MAX)
+        Py_RETURN_NONE;
+    PyObject *ends = PyBytes_FromStringAndSize(NULL, number * (Py_ssize_t)sizeof(uint32_t));
+    if (ends == NULL)
+        return NULL;
+    const char *start = text.at;
+    for (Py_ssize_t at = 0; at < number; at++) {
+        if (!skipWhole(&text, &nulls)) {
+            Py_DECREF(ends);
+            Py_RETURN_NONE;
+        }
+        uint32_t end = (uint32_t)(text.at - start);
+        memcpy(PyBytes_AS_STRING(ends) + at * (Py_ssize_t)sizeof end, &end, sizeof end);
+    }
+    return Py_BuildValue("(nny#N)", text.at - PyBytes_AS_STRING(arguments[0]), nulls, start, text.at - start, ends);
 }

@@ -27,6 +27,7 @@ PyObject *usualWords(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *matchSimple(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *passElements(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *splitElements(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *packElements(PyObject *module, Arguments arguments, Py_ssize_t count);
 
 PyObject *divideWords(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *plainKey(PyObject *module, Arguments arguments, Py_ssize_t count);

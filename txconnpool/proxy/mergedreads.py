@@ -12,6 +12,7 @@ from txconnpool.errors import PoolError
 from txconnpool.proxy.mergedrequest import MergedRequest
 from txconnpool.proxy.parts import Part, PartGroup
 from txconnpool.proxy.scatter import ALL, COUNTED, ScatteredReply
+from txconnpool.wire.joining import Values, listOf
 
 
 class ReadGroup:
@@ -40,7 +41,7 @@ class ReadGroup:
         self._orders: list[list[int]] = []  # for each request the number of the share of each key
         self._shares: list[ReadShare] = []
         self._left = 0  # the number of those without a reply
-        self._values: list[list[bytes] | None] = []  # of each share, C{None} until they have arrived
+        self._values: list[Values | None] = []  # of each share, C{None} until they have arrived
         # The parts of requests that go on as if they had been sent alone, by the numbers of their shares.
         self._taken: dict[int, dict[int, Part]] = {}
 
@@ -82,7 +83,7 @@ class ReadGroup:
 
     # -- Replies
 
-    def arrived(self, number: int, values: list[bytes], counted: bool = False) -> None:
+    def arrived(self, number: int, values: Values, counted: bool = False) -> None:
         """
         Answer the requests all of whose values are there.
 
@@ -164,6 +165,7 @@ class ReadGroup:
         if not self._left:
             return
         used = [0] * len(self._shares)
+        listed = [None if values is None else listOf(values) for values in self._values]
         groups: list[list[Part]] = [[] for _ in self._shares]
         for at, order in enumerate(self._orders):
             parts = self._taken.get(at)
@@ -172,7 +174,7 @@ class ReadGroup:
                     used[number] += 1
                 continue
             for number, part in parts.items():
-                values, start = self._values[number], used[number]
+                values, start = listed[number], used[number]
                 used[number] += part.count
                 if values is None:
                     groups[number].append(part)
@@ -204,7 +206,7 @@ class ReadShare(MergedRequest):
         Take bytes of the reply, or what the reader has found in the whole reply.
         """
         if self._sink is None:
-            if data.__class__ is list:
+            if data.__class__ is not bytes:
                 self._group.arrived(self._number, data)
                 return
             if not done:

@@ -14,6 +14,7 @@ from zope.interface import implementer
 from txconnpool.errors import PoolError
 from txconnpool.interfaces import IResendingSink
 from txconnpool.pool.containment import contain
+from txconnpool.wire.joining import listOf
 
 #: The values of a part without a reply.
 NOTHING: list[bytes] = []
@@ -84,8 +85,8 @@ class Part:
         """
         Take bytes of the reply, or what the reader has found in the whole reply.
         """
-        if data.__class__ is list:
-            self.values = data
+        if data.__class__ is not bytes:
+            self.values = listOf(data)
         elif not done:
             if not self.session.gone:
                 self._keep(data)
@@ -202,8 +203,8 @@ class PartGroup:
         if not done:
             self._hold(data)
             return
-        parts, isList = self._parts, data.__class__ is list
-        values: list[bytes] | None = data
+        parts, isList = self._parts, data.__class__ is not bytes
+        values: list[bytes] | None = listOf(data) if isList else None
         if not isList:
             if self._pieces is not None:
                 self._release()

@@ -6,7 +6,8 @@ Joins what several servers have for the keys of a request.
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from collections.abc import Sequence
+from typing import Final, NamedTuple, TypeAlias
 
 from txconnpool import native
 
@@ -14,8 +15,42 @@ from txconnpool import native
 Gathered: TypeAlias = tuple[list[tuple[int, bytes]], int]
 
 
+class Packed(NamedTuple):
+    """
+    Values in one piece.
+
+    @ivar data: the values, one after the other.
+    @ivar ends: where each of them ends, as numbers of 32 bits in the order of bytes of the machine.
+    """
+
+    data: bytes
+    ends: bytes
+
+    def split(self) -> list[bytes]:
+        """
+        @return: the values.
+        """
+        data, start = self.data, 0
+        values = []
+        for end in memoryview(self.ends).cast("I"):
+            values.append(data[start:end])
+            start = end
+        return values
+
+
+#: The values that a server has for some keys.
+Values: TypeAlias = list[bytes] | Packed
+
+
+def listOf(values: Values) -> list[bytes]:
+    """
+    @return: the values in a list.
+    """
+    return values.split() if isinstance(values, Packed) else values
+
+
 def joinEach(
-    orders: list[list[int]], values: list[list[bytes] | None], arrived: int, head: bytes, between: bytes, end: bytes
+    orders: list[list[int]], values: Sequence[Values | None], arrived: int, head: bytes, between: bytes, end: bytes
 ) -> Gathered:
     """
     Join values in the order of the keys of each of several requests, for those requests with a value in the list that
@@ -34,6 +69,7 @@ def joinEach(
 
     @raise ValueError: a list has fewer values than keys.
     """
+    values = [None if its is None else listOf(its) for its in values]
     missing = frozenset(number for number, its in enumerate(values) if its is None)
     needing = [number for number, order in enumerate(orders) if arrived in order]
     complete = {number for number in needing if missing.isdisjoint(orders[number])} if missing else set(needing)

@@ -15,6 +15,7 @@ from tests.bugs import covers
 from txconnpool.errors import WireError
 from txconnpool.metrics import Traffic
 from txconnpool.wire import Decline, Declined
+from txconnpool.wire.joining import listOf
 from txconnpool.wire.redis.commands import BY_NAME, COMMANDS
 from txconnpool.wire.redis.elements import matchSimple
 from txconnpool.wire.redis.framing import encode
@@ -158,8 +159,9 @@ class ReplyReaderTests(SynchronousTestCase):
         for end in range(1, len(reply)):
             self.assertEqual(self.reader.read(reply[:end], 0, command, 1, key, self.traffic), (0, 0, None))
             self.assertEqual(self.reader.left, 1)
-            found = self.reader.read(reply + b"+OK", 0, command, 1, key, self.traffic)
-            self.assertEqual((found, self.reader.left), ((len(reply), 1, [b"$1\r\nx\r\n", b"$-1\r\n"]), 0))
+            end, done, found = self.reader.read(reply + b"+OK", 0, command, 1, key, self.traffic)
+            self.assertEqual((end, done, self.reader.left), (len(reply), 1, 0))
+            self.assertEqual(listOf(found), [b"$1\r\nx\r\n", b"$-1\r\n"])
         self.assertEqual(self.traffic.missed, len(reply) - 1)
         self.assertEqual(self.reader.read(b"-ERR x\r\n", 0, command, 1, key, self.traffic), (8, 1, None))
         self.assertRaises(WireError, self.reader.read, b"*1\r\n$1\r\nx\r\n", 0, command, 1, key, self.traffic)

@@ -16,7 +16,7 @@ from typing import Any, Final
 from txconnpool.errors import WireError
 from txconnpool.wire import Decline, Declined, ReplyCounters
 from txconnpool.wire.redis.commands import RedisCommand
-from txconnpool.wire.redis.elements import LINE, chosenPass, chosenSplit
+from txconnpool.wire.redis.elements import LINE, chosenPass, findValues
 from txconnpool.wire.redis.framing import wordsOf
 
 #: An incomplete reply is passed on in parts from this number of bytes on. Below it, the reply is read again when more
@@ -91,7 +91,7 @@ class ReplyReader:
             elements = 1
             if command.confirms and data[pos] in b"*>":
                 return self._confirmed(data, pos, command, request)
-            if command.gathers and (whole := chosenSplit(data, pos, request)) is not None:
+            if command.gathers and (whole := findValues(data, pos, request)) is not None:
                 end, missing, found = whole
                 counters.missed += missing > 0
                 self.left = 0
