@@ -436,8 +436,8 @@ class MeasureTests(SynchronousTestCase):
         """
         The description of an interpreter says which options it was built with, or which system it belongs to.
         """
-        options = "'--prefix=/root/python' '--enable-shared' '--with-lto' 'LDFLAGS=-L/root/lib'"
-        self.patch(sys, "executable", "/root/python/bin/python3")
+        options = "'--prefix=/opt/python' '--enable-shared' '--with-lto' 'LDFLAGS=-L/opt/lib'"
+        self.patch(sys, "executable", "/opt/python/bin/python3")
         self.patch(sysconfig, "get_config_var", lambda name: options if name == "CONFIG_ARGS" else "")
         self.assertIn(" configured with --enable-shared --with-lto (", str(measure.machine()["python"]))
         self.patch(sysconfig, "get_config_var", lambda name: None)
