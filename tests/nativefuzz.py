@@ -21,11 +21,9 @@ from __future__ import annotations
 import random
 import sys
 import time
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
 from typing import Any, Final
 
 from txconnpool import native
@@ -375,13 +373,6 @@ def keyWords(rng: random.Random) -> tuple[Any, ...]:
     return (requests, rng.choice((b"$4\r\nMGET\r\n", b"")), *divisions(rng))
 
 
-def packed(values: list[bytes]) -> Packed:
-    """
-    @return: the values in one piece.
-    """
-    return Packed(b"".join(values), array("I", accumulate(map(len, values))).tobytes())
-
-
 def joints(rng: random.Random) -> tuple[Any, ...]:
     """
     @return: arguments of C{joinEach}.
@@ -396,7 +387,7 @@ def joints(rng: random.Random) -> tuple[Any, ...]:
         if number != arrived and rng.random() < rng.choice((0.0, 0.3)):
             values[number] = None
     if rng.random() < 0.5:
-        values = [None if its is None else rng.choice((its, packed(its))) for its in values]
+        values = [None if its is None else rng.choice((its, Packed.of(its))) for its in values]
     return (
         orders,
         values,

@@ -16,7 +16,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.nativefuzz import SUBJECTS, cuts, joints, packed
+from tests.nativefuzz import SUBJECTS, cuts, joints
 from txconnpool import native
 from txconnpool.routing import hashing
 from txconnpool.routing.distribution.keymap import KeyCache
@@ -274,7 +274,7 @@ class FunctionTests(SynchronousTestCase):
         join = native.extension.joinEach
         for each in (join, joinEach):
             self.assertRaises(ValueError, each, [[0], [0]], [[b"x"]], 0, b"", b"", b"")
-            self.assertRaises(ValueError, each, [[0], [0]], [packed([b"x"])], 0, b"", b"", b"")
+            self.assertRaises(ValueError, each, [[0], [0]], [Packed.of([b"x"])], 0, b"", b"", b"")
         for ends in (b"", b"\2\0\0\0", b"\1\0\0\0\0\0\0\0"):
             self.assertRaises(ValueError, join, [[0, 0]], [Packed(b"x", ends)], 0, b"", b"", b"")
         for order in ([1], [-1]):

@@ -149,7 +149,7 @@ class Workload:
     @property
     def items(self) -> int:
         """
-        The number of different keys: fewer than C{variety} if the values are large.
+        The number of different keys: C{variety}, or fewer if the values are large.
         """
         return max(self.keys, min(self.variety, PLAN_BYTES // 4 // self.size))
 

@@ -15,15 +15,6 @@ static uint32_t rotated(uint32_t value, int bits)
     return value << bits | value >> (32 - bits);
 }
 
-/* Call a hash function for the only argument. */
-static PyObject *hashed(const char *name, Hash hash, Arguments arguments, Py_ssize_t count)
-{
-    Bytes bytes;
-    if (!hasArguments(name, count, 1) || !openBytes(name, arguments[0], &bytes))
-        return NULL;
-    return PyLong_FromUnsignedLong(hash(bytes));
-}
-
 static uint32_t hashOneAtATime(Bytes bytes)
 {
     uint32_t value = 0;
@@ -33,11 +24,6 @@ static uint32_t hashOneAtATime(Bytes bytes)
     }
     value *= 9;
     return (value ^ value >> 11) * 0x8001;
-}
-
-PyObject *oneAtATime(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
-{
-    return hashed("oneAtATime", hashOneAtATime, arguments, count);
 }
 
 static uint32_t fnv1(Bytes bytes, uint32_t value, uint32_t prime)
@@ -72,26 +58,6 @@ static uint32_t hashFnv1x64(Bytes bytes)
 static uint32_t hashFnv1ax64(Bytes bytes)
 {
     return fnv1a(bytes, 0x84222325, 0x1B3);
-}
-
-PyObject *fnv1x32(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
-{
-    return hashed("fnv1x32", hashFnv1x32, arguments, count);
-}
-
-PyObject *fnv1ax32(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
-{
-    return hashed("fnv1ax32", hashFnv1ax32, arguments, count);
-}
-
-PyObject *fnv1x64(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
-{
-    return hashed("fnv1x64", hashFnv1x64, arguments, count);
-}
-
-PyObject *fnv1ax64(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
-{
-    return hashed("fnv1ax64", hashFnv1ax64, arguments, count);
 }
 
 /* Mix up to three bytes at the end into the value of `hsieh`. */
@@ -130,11 +96,6 @@ static uint32_t hashHsieh(Bytes bytes)
     return value + (value >> 6);
 }
 
-PyObject *hsieh(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
-{
-    return hashed("hsieh", hashHsieh, arguments, count);
-}
-
 static uint32_t hashMurmur(Bytes bytes)
 {
     const uint32_t factor = 0x5BD1E995;
@@ -147,11 +108,6 @@ static uint32_t hashMurmur(Bytes bytes)
         value = (value ^ (uint32_t)numberOf(bytes.at, bytes.size)) * factor;
     value = (value ^ value >> 13) * factor;
     return value ^ value >> 15;
-}
-
-PyObject *murmur(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
-{
-    return hashed("murmur", hashMurmur, arguments, count);
 }
 
 /* What MurmurHash3 does with a word before it goes into the value. */
@@ -183,11 +139,6 @@ PyObject *murmur3Seeded(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssi
 static uint32_t hashMurmur3OfLength(Bytes bytes)
 {
     return hashMurmur3(bytes, 0xDEADBEEF * (uint32_t)bytes.size);
-}
-
-PyObject *murmur3(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
-{
-    return hashed("murmur3", hashMurmur3OfLength, arguments, count);
 }
 
 static uint32_t hashJenkins(Bytes bytes)
@@ -226,15 +177,32 @@ static uint32_t hashJenkins(Bytes bytes)
     return (c ^ b) - rotated(b, 24);
 }
 
-PyObject *jenkins(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+/* Call a hash function for the only argument. */
+static PyObject *hashed(const char *name, Hash hash, Arguments arguments, Py_ssize_t count)
 {
-    return hashed("jenkins", hashJenkins, arguments, count);
+    Bytes bytes;
+    if (!hasArguments(name, count, 1) || !openBytes(name, arguments[0], &bytes))
+        return NULL;
+    return PyLong_FromUnsignedLong(hash(bytes));
 }
 
-PyObject *md5(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
-{
-    return hashed("md5", hashMd5, arguments, count);
-}
+/* Define the function of the module with this name, whose only argument is hashed. */
+#define HASHING(name, hash) \
+    PyObject *name(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count) \
+    { \
+        return hashed(#name, hash, arguments, count); \
+    }
+
+HASHING(oneAtATime, hashOneAtATime)
+HASHING(fnv1x32, hashFnv1x32)
+HASHING(fnv1ax32, hashFnv1ax32)
+HASHING(fnv1x64, hashFnv1x64)
+HASHING(fnv1ax64, hashFnv1ax64)
+HASHING(hsieh, hashHsieh)
+HASHING(murmur, hashMurmur)
+HASHING(murmur3, hashMurmur3OfLength)
+HASHING(jenkins, hashJenkins)
+HASHING(md5, hashMd5)
 
 Hash hashOf(PyObject *function)
 {

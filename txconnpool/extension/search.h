@@ -1,7 +1,6 @@
 /* Copyright txconnpool contributors. See LICENSE. */
 
-/* Finds the servers of keys by their hashes, see `Search` in
-   txconnpool/routing/distribution/locators.py. */
+/* Finds the servers of keys by their hashes, see `Search` in txconnpool/routing/distribution/locators.py. */
 
 #ifndef TXCONNPOOL_SEARCH_H
 #define TXCONNPOOL_SEARCH_H

@@ -19,7 +19,7 @@ WAITING: Final = 4096
 
 class MergedClient:
     """
-    A client whose requests are sent together with those of others.
+    A client whose requests are sent together with the requests of other clients.
 
     @ivar session: the session of the client.
     @ivar complete: whether the client has all replies.

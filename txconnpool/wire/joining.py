@@ -6,7 +6,9 @@ Joins what several servers have for the keys of a request.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple, TypeAlias
 
 from txconnpool import native
@@ -25,6 +27,13 @@ class Packed(NamedTuple):
 
     data: bytes
     ends: bytes
+
+    @classmethod
+    def of(cls, values: list[bytes]) -> Packed:
+        """
+        @return: these values.
+        """
+        return cls(b"".join(values), array("I", accumulate(map(len, values))).tobytes())
 
     def split(self) -> list[bytes]:
         """

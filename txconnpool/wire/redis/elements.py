@@ -7,8 +7,6 @@ Finds the elements of replies: strings, numbers, and aggregates with elements of
 from __future__ import annotations
 
 import re
-from array import array
-from itertools import accumulate
 from typing import Any, Final
 
 from txconnpool import native
@@ -162,7 +160,7 @@ def packElements(data: bytes, pos: int, request: bytes | None) -> tuple[int, int
     if found is None:
         return None
     end, nulls, elements = found
-    return end, nulls, b"".join(elements), array("I", accumulate(map(len, elements))).tobytes()
+    return end, nulls, *Packed.of(elements)
 
 
 #: L{splitElements}, or its equal in the extension.
