@@ -129,6 +129,24 @@ class KeyTests(PlacedCase):
         self.stage.serve()
         self.assertEqual([client.take() for client in clients], [self.stage.servers[1].declination] * 2)
 
+    def test_togetherLost(self) -> None:
+        """
+        If a connection is lost, the clients go on as if they had sent their requests alone: with the values that are
+        there, and with the replies that other servers have still to send.
+        """
+        for isEarly in (False, True):
+            clients = self.begun("MGET k1 k0 k2", "MGET k1 k2")
+            self.stage.turns()
+            if isEarly:
+                self.stage.servers[2].open[0].deliver()
+            self.stage.servers[0].open[0].lose()
+            self.stage.turns()
+            self.stage.serve()
+            expected = [b"*3\r\n$1\r\nb\r\n$1\r\na\r\n$1\r\nc\r\n", b"*2\r\n$1\r\nb\r\n$1\r\nc\r\n"]
+            self.assertEqual([client.take() for client in clients], expected)
+            for server in self.stage.servers:
+                self.stage.asked(server)
+
     def test_togetherFailsBefore(self) -> None:
         """
         Nothing is sent again if the server may have executed a later request of the client: it gets the error.
