@@ -113,6 +113,8 @@ TIMES: Final = (
     *(b"0", b"0", b"0", b"-1", b"1000", b"2592000", b"2592001", b"2147483647"),
     *(b"4294967295", b"2147483648", b"9999999999", b"+1000", b"001000", b"\t1000", b"1000\tx"),
 )
+# Numbers as times to live, without those that may expire between two replies to a stream.
+LASTING: Final = tuple(number for number in NUMBERS if number not in (b"1", b"2"))
 FLAGS: Final = tuple(
     b"b c f h k l q s t u v x E5 F3 I J7 L O P T1000 N1000 R1000 ME MA MP MR MS MI MD M+ M- MX C$05 C$12 C9 D2 N0 T0 "
     b"T-1 T+1000 T4294967295 N9999999999 R01000 F+7 F4294967296 D+2 J007 C4294967296 Oab O1".split()
@@ -169,7 +171,7 @@ class Author:
         return self._chance.choice(KEYS if self._chance.random() < 0.97 else BAD_KEYS)
 
     def _time(self) -> bytes:
-        return self._chance.choice(TIMES if self._chance.random() < 0.95 else NUMBERS)
+        return self._chance.choice(TIMES if self._chance.random() < 0.95 else LASTING)
 
     def _number(self) -> bytes:
         return (
