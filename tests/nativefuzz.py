@@ -176,7 +176,7 @@ def single(word: bytes, isUnique: bool) -> Callable[[random.Random], tuple[Any, 
         of = key if rng.random() < 0.95 else _key(rng)
         request = None if rng.random() < 0.1 else b"%b %b\r\n" % (word, key)
         data = (_value(rng, of, isUnique) if rng.random() < 0.95 else b"") + rng.choice((b"END\r\n", b"END\r\nEND\r\n"))
-        return (*placed(rng, changed(rng, data)), request)
+        return (*placed(rng, changed(rng, data)), request, None)
 
     return inputs
 
@@ -212,7 +212,7 @@ def metaValues(rng: random.Random) -> tuple[Any, ...]:
     length = b"%d" % len(body) if rng.random() < 0.95 else _number(rng)
     flags = rng.choice((b"", b"", b" ", b" f0 kabc", b" O\r", b" O\rx"))
     data = b"VA " + length + flags + b"\r\n" + body + rng.choice(_ENDS)
-    return (*placed(rng, changed(rng, rng.choice((data, data, data, b"EN\r\n", b"HD\r\n")))), b"mg a v\r\n")
+    return (*placed(rng, changed(rng, rng.choice((data, data, data, b"EN\r\n", b"HD\r\n")))), b"mg a v\r\n", None)
 
 
 def stored(rng: random.Random) -> tuple[Any, ...]:
@@ -220,7 +220,7 @@ def stored(rng: random.Random) -> tuple[Any, ...]:
     @return: arguments of C{wholeStored}.
     """
     data = rng.choice((b"STORED\r\n", b"NOT_STORED\r\n", b"EXISTS\r\n", b"SERVER_ERROR x\r\n"))
-    return (*placed(rng, changed(rng, data)), None)
+    return (*placed(rng, changed(rng, data)), None, None)
 
 
 def commands(rng: random.Random) -> tuple[Any, ...]:
@@ -262,7 +262,7 @@ def elements(rng: random.Random) -> tuple[Any, ...]:
     string = b"$" + length + b"\r\n" + body + rng.choice(_ENDS)
     line = rng.choice((b"+OK", b":1", b":-5", b"-ERR x", b"$-1", b"*1", b"+", b"+a\nb")) + rng.choice(_ENDS)
     array = b"*2\r\n" + _element(rng, 2) + _element(rng, 2)
-    return (*placed(rng, changed(rng, rng.choice((string, line, array)))), None)
+    return (*placed(rng, changed(rng, rng.choice((string, line, array)))), None, None)
 
 
 def _element(rng: random.Random, depth: int) -> bytes:
@@ -419,7 +419,7 @@ def choices(rng: random.Random) -> tuple[Any, ...]:
     return (*hashable(rng), rng.choice((-1, 0, 1, 2, 3, 5, 64, 100, 1000, 1 << 20, (1 << 63) - 1)))
 
 
-def _whole(command: MemcacheCommand) -> Callable[[bytes, int, Any], int]:
+def _whole(command: MemcacheCommand) -> Callable[[bytes, int, Any, Any], int]:
     """
     @return: C{matchWhole} of a command in Python.
     """

@@ -40,14 +40,14 @@ static Py_ssize_t matchValue(PyObject *data, PyObject *pos, PyObject *request, P
 
 PyObject *wholeValue(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
 {
-    if (!hasArguments("wholeValue", count, 3))
+    if (!hasArguments("wholeValue", count, 4))
         return NULL;
     return PyLong_FromSsize_t(matchValue(arguments[0], arguments[1], arguments[2], 4, false));
 }
 
 PyObject *wholeUniqueValue(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
 {
-    if (!hasArguments("wholeUniqueValue", count, 3))
+    if (!hasArguments("wholeUniqueValue", count, 4))
         return NULL;
     return PyLong_FromSsize_t(matchValue(arguments[0], arguments[1], arguments[2], 5, true));
 }
@@ -69,7 +69,7 @@ static Py_ssize_t matchMetaValue(PyObject *data, PyObject *pos)
 
 PyObject *wholeMetaValue(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
 {
-    if (!hasArguments("wholeMetaValue", count, 3))
+    if (!hasArguments("wholeMetaValue", count, 4))
         return NULL;
     return PyLong_FromSsize_t(matchMetaValue(arguments[0], arguments[1]));
 }
@@ -84,7 +84,7 @@ static Py_ssize_t matchStored(PyObject *data, PyObject *pos)
 
 PyObject *wholeStored(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
 {
-    if (!hasArguments("wholeStored", count, 3))
+    if (!hasArguments("wholeStored", count, 4))
         return NULL;
     return PyLong_FromSsize_t(matchStored(arguments[0], arguments[1]));
 }

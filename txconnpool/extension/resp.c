@@ -254,7 +254,7 @@ static Py_ssize_t matchArray(Text *text, PyObject *data)
 PyObject *matchSimple(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
 {
     Text text;
-    if (!hasArguments("matchSimple", count, 3))
+    if (!hasArguments("matchSimple", count, 4))
         return NULL;
     if (!openText(arguments[0], arguments[1], &text))
         return PyLong_FromLong(0);

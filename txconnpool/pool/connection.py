@@ -238,7 +238,7 @@ class Connection(Protocol):
                 raise WireError("bytes that no request has asked for")
             sink, command, count, since, request = inFlight[0]
             matchWhole = command.matchWhole
-            if matchWhole is None or count != 1 or left or not (end := matchWhole(data, pos, request)):
+            if matchWhole is None or count != 1 or left or not (end := matchWhole(data, pos, request, traffic)):
                 pos = self._readReply(data, pos, now, record, traffic)
                 left, pushes = reader.left, reader.pushes
                 if left:
@@ -346,7 +346,7 @@ class Connection(Protocol):
             took, matchWhole = now - since, command.matchWhole
             if other is not sink or matchWhole is None or count != 1 or not low < took <= high:
                 break
-            end = matchWhole(data, pos, request)
+            end = matchWhole(data, pos, request, traffic)
             if not end:
                 break
             pos = end

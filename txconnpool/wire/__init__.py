@@ -181,9 +181,9 @@ class Command:
     @ivar merges: whether requests of several clients may be merged into one, see L{shares}.
     @ivar group: what requests of this kind are counted as, together with others: C{"get"}, C{"set"}; empty: nothing.
     @ivar effects: what every request of this kind does, see L{txconnpool.wire.effects}. A request may do more.
-    @ivar matchWhole: a fast path for the most common reply, or C{None}. It is called with bytes, a position and the
-        request (or C{None}), and returns the end of a complete reply to a single request, or 0 if the L{IReplyReader}
-        must read the reply.
+    @ivar matchWhole: a fast path for the most common reply, or C{None}. It is called with bytes, a position, the
+        request (or C{None}), and the L{ReplyCounters} to increment. It returns the end of a complete reply to a single
+        request, or 0 if the L{IReplyReader} must read the reply.
     """
 
     #: Whether the reply to a request for several keys may lack those of servers that have failed. If not, the client
@@ -211,7 +211,7 @@ class Command:
         keepsRequest: bool = False,
         isLookup: bool = False,
         multiKey: bool = False,
-        matchWhole: Callable[[bytes, int, Any], int] | None = None,
+        matchWhole: Callable[[bytes, int, Any, Any], int] | None = None,
         effects: frozenset[bytes] = frozenset(),
     ) -> None:
         self.name = name

@@ -187,6 +187,9 @@ class GatheringTests(SynchronousTestCase):
         for piece in pieces:
             self.assertFalse(complete)
             data = left + piece
+            if not reader.left and command.matchWhole and (end := command.matchWhole(data, 0, request, traffic)):
+                passed, left, complete = data[:end], data[end:], True
+                continue
             try:
                 end, done, reply = reader.read(data, 0, command, 1, request, traffic)
             except WireError:
@@ -238,8 +241,10 @@ class GatheringTests(SynchronousTestCase):
         reply = b"".join(valueOf(key, bodies[key], flags, unique) for key in hits) + END
         expected = {key: valueOf(key, bodies[key], flags, unique) for key in hits}
         self.assertEqual(self.compare(command, request, reply), expected)
+        whole = self.read(command, request, [reply])
         for at in range(1, len(reply)):
             self.assertEqual(self.read(command.part, request, [reply[:at], reply[at:]])[1], expected)
+            self.assertEqual(self.read(command, request, [reply[:at], reply[at:]]), whole)
         pieces = [reply[at : at + 1] for at in range(len(reply))]
         self.assertEqual(self.read(command.part, request, pieces)[1], expected)
 
@@ -327,6 +332,17 @@ class GatheringTests(SynchronousTestCase):
         self.assertEqual(SEVERAL[GET].values([b"a", b"b", b"a"], value + END), [value, b"", value])
         self.assertEqual(SEVERAL[GET].values([b"a"], END), [b""])
         self.assertIsNone(SEVERAL[GET].values([b"a"], b"SERVER_ERROR out of memory\r\n"))
+
+    def test_counted(self) -> None:
+        """
+        Hits and misses are counted alike, whether the reply comes in one piece or in two.
+        """
+        request = requestFor(b"get x\r\n", [b"a", b"b", b"c"])
+        for keys, counted in ((b"abc", [0, 2, 0, 0]), (b"ac", [0, 2, 1, 0]), (b"b", [0, 2, 2, 0]), (b"", [1, 2, 2, 0])):
+            reply = b"".join(valueOf(b"%c" % key, b"x") for key in keys) + END
+            for pieces in ([reply], [reply[:3], reply[3:]]):
+                for command in (SEVERAL[GET], SEVERAL[GET].part):
+                    self.assertEqual(self.read(command, request, pieces)[2], counted, (keys, pieces, command))
 
     def test_afterOthers(self) -> None:
         """

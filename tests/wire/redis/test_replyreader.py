@@ -230,7 +230,7 @@ class ReplyReaderTests(SynchronousTestCase):
                           (b"*2\r\n*1\r\n:1\r\n$1\r\na\r\n:1\r\n", 19), (b"*1\r\n$-1\r\n", 0), (b"*-1\r\n", 0),
                           (b"*2\r\n:1\r\n", 0), (b"%0\r\n", 0), (b">0\r\n", 0), (b"", 0),
                           (b"+OK\r", 0)):  # fmt: skip
-            self.assertEqual(matchSimple(data, 0, None), end, data)
+            self.assertEqual(matchSimple(data, 0, None, None), end, data)
 
     @given(st.binary(max_size=40), st.integers(0, 40))
     def test_anything(self, data: bytes, place: int) -> None:

@@ -54,13 +54,13 @@ def received(data: bytes, pos: int) -> str:
     return f"received {size} bytes " + ("of another kind" if word is None else f"that begin with {word[0].decode()}")
 
 
-def _wholeMatcher(first: Matcher, ending: bytes, keyAt: int, isLookup: bool) -> Callable[[bytes, int, Any], int]:
+def _wholeMatcher(first: Matcher, ending: bytes, keyAt: int, isLookup: bool) -> Callable[[bytes, int, Any, Any], int]:
     """
     Create the function C{matchWhole} of a L{MemcacheCommand}. The parameters are its attributes of the same names.
     """
     size = len(ending)
 
-    def matchWhole(data: bytes, pos: int, request: Any) -> int:
+    def matchWhole(data: bytes, pos: int, request: Any, counters: Any) -> int:
         match = first(data, pos)
         if match is None:
             return 0
@@ -132,7 +132,7 @@ class MemcacheCommand(Command):
         word: bytes = b"",
         effects: frozenset[bytes] = frozenset(),
     ) -> None:
-        # Replies to requests with several keys, and hidden replies, need more than matchWhole does.
+        # For requests with several keys there is L{severalMatcher<txconnpool.wire.memcache.values.severalMatcher>}.
         plain = hidden is None and not multiKey
         super().__init__(
             name,

@@ -32,6 +32,7 @@ from txconnpool import native
 from txconnpool.errors import WireError
 from txconnpool.wire.effects import ADMINISTERS, DELETES, EXPLICIT, HARMLESS, READS, WRITES, Effects
 from txconnpool.wire.memcache.matching import DumpCommand, Matcher, MemcacheCommand, received
+from txconnpool.wire.memcache.values import severalMatcher
 
 # The class does not exclude line ends, which makes the search for the end of the key three times as fast. A reply of
 # memcached never has a line end in a key.
@@ -247,6 +248,8 @@ for _single, _several in SEVERAL.items():
     _several.part = _part = _several.variant(multiKey=True)
     _part.gathers = True
     _part.merges = _single in (GET, GETS)
+SEVERAL[GET].matchWhole = severalMatcher(4, False)
+SEVERAL[GETS].matchWhole = severalMatcher(5, True)
 
 #: The variants of commands for requests with C{noreply}, which hides all replies (C{memcached.c}, C{out_string}).
 SILENT: Final = {

@@ -16,13 +16,11 @@ from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, MemcacheCommand, m
 from txconnpool.wire.memcache.reordering import HeldReplies
 from txconnpool.wire.memcache.replies import GET, GETS, SEVERAL, TOUCHES
 from txconnpool.wire.memcache.runs import matchRun
-from txconnpool.wire.memcache.values import chosenCount as countValues
 from txconnpool.wire.memcache.values import chosenFind as findValues
+from txconnpool.wire.memcache.values import countKeys
 
-#: The arguments of L{countValues} for the commands whose usual replies it matches: where the keys of a request begin,
-#: and whether its values have a cas unique. Those of L{findValues} for parts of their requests are the same.
-_LAYOUTS: Final = {SEVERAL[GET]: (4, False), SEVERAL[GETS]: (5, True)}
-_LAYOUTS_OF_PARTS: Final[dict[Any, tuple[int, bool]]] = {each.part: layout for each, layout in _LAYOUTS.items()}
+#: What L{layoutOf} finds in the most common requests whose values are gathered.
+_LAYOUTS: Final = {SEVERAL[GET].part: (4, False), SEVERAL[GETS].part: (5, True)}
 
 
 class ReplyReader:
@@ -80,35 +78,23 @@ class ReplyReader:
         before = self.left
         if not before and command.translates:
             whole = command.matchTranslated
-            if whole is not None and (end := whole(data, pos, request)):
+            if whole is not None and (end := whole(data, pos, request, counters)):
                 return end, 1, command.translate(data, pos, end, -1, 1)
-            if command.multiKey and request:
-                counted = countValues(data, pos, request, *_LAYOUTS[SEVERAL[GETS]])
-                if counted is not None:
-                    end, found, wanted = counted
-                    _countKeys(wanted, found, counters)
-                    return end, 1, command.translate(data, pos, end, -1, 1)
         if command.index in TOUCHES:
             counters = counters.touches
         if not before:
             values: list[bytes] | None = None
             if command.gathers:
-                keyAt, isUnique = _LAYOUTS_OF_PARTS.get(command) or layoutOf(request)
+                keyAt, isUnique = _LAYOUTS.get(command) or layoutOf(request)
                 gathered = findValues(data, pos, request, keyAt, isUnique)
                 if gathered is not None:
                     end, found, values = gathered
-                    _countKeys(len(values), found, counters)
+                    countKeys(len(values), found, counters)
                     return end, 1, values
             elif count > 1:
                 run = self._readRun(data, pos, count, request, counters)
                 if run is not None:
                     return run
-            elif command in _LAYOUTS and request:
-                counted = countValues(data, pos, request, *_LAYOUTS[command])
-                if counted is not None:
-                    end, found, wanted = counted
-                    _countKeys(wanted, found, counters)
-                    return end, 1, None
             before = count
             keysOf = command.keysOf
             self._asked = keysOf(request) if request and keysOf is not None else None
@@ -218,16 +204,3 @@ class ReplyReader:
                 keys = sum(map(bool, command.keysOf(request))) - 1
                 counters.moreMissed += keys - found
             counters.moreKeys += keys
-
-
-def _countKeys(wanted: int, found: int, counters: ReplyCounters) -> None:
-    """
-    Count the hits and misses of a request.
-
-    @param wanted: the number of its keys.
-    @param found: the number of values in the reply.
-    """
-    counters.moreKeys += wanted - 1
-    if found < wanted:
-        counters.missed += not found
-        counters.moreMissed += wanted - (found or 1)

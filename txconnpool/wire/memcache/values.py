@@ -8,9 +8,11 @@ memcached sends them; all other replies are left to L{txconnpool.wire.memcache.m
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from txconnpool import native
+from txconnpool.wire import ReplyCounters
 
 _VALUE: Final = rb"VALUE ([^ ]{1,250}) [0-9]{1,20} ([0-9]{1,9})"
 _END: Final = b"END\r\n"
@@ -91,3 +93,33 @@ chosenFind: Final = native.choose(findValues)
 
 #: L{countValues}, or its equal in the extension.
 chosenCount: Final = native.choose(countValues)
+
+
+def countKeys(wanted: int, found: int, counters: ReplyCounters) -> None:
+    """
+    Count the hits and misses of a request.
+
+    @param wanted: the number of its keys.
+    @param found: the number of values in the reply.
+    """
+    counters.moreKeys += wanted - 1
+    if found < wanted:
+        counters.missed += not found
+        counters.moreMissed += wanted - (found or 1)
+
+
+def severalMatcher(keyAt: int, isUnique: bool) -> Callable[[bytes, int, bytes | None, ReplyCounters], int]:
+    """
+    Create the function C{matchWhole} of a L{Command<txconnpool.wire.Command>} for requests with several keys. The
+    parameters are those of L{findValues}.
+    """
+
+    def matchWhole(data: bytes, pos: int, request: bytes | None, counters: ReplyCounters) -> int:
+        counted = chosenCount(data, pos, request, keyAt, isUnique) if request else None
+        if counted is None:
+            return 0
+        end, found, wanted = counted
+        countKeys(wanted, found, counters)
+        return end
+
+    return matchWhole

@@ -22,8 +22,10 @@ _SEQUENCE: Final = re.compile(rb"([*~%])(0|[1-9][0-9]{0,9})\r\n").match
 _SIMPLE: Final = re.compile(rb"(?:\$([0-9]{1,9})|[+:][^\r\n]*)\r\n").match
 
 
-def matchSimple(data: bytes, pos: int, request: Any) -> int:
+def matchSimple(data: bytes, pos: int, request: Any, counters: Any) -> int:
     """
+    Match the most common replies, see L{txconnpool.wire.Command}.
+
     @return: the end of a complete status, integer or value at C{pos}, or of an array without nulls; 0 if there is
         anything else.
     """

@@ -270,6 +270,8 @@ class GetSeveral(BinaryCommand):
 
     __slots__ = ("_end", "_wanted")
 
+    matchTranslated: ClassVar[Any] = staticmethod(cast(Any, replies.SEVERAL[replies.GETS].matchWhole))
+
     def __init__(self, wanted: dict[bytes, tuple[int, bytes]], end: bytes) -> None:
         """
         @param wanted: the opcode and the opaque of the request for each key.
