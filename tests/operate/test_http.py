@@ -184,6 +184,7 @@ class HTTPTests(ServiceTestCase):
         While the proxy stops, C{/healthz} says so. Then the HTTP server stops too, and closes its connections.
         """
         http = self.start()
+        self.assertEqual(http.ask("/healthz")[0], 200)
         client = self.client()
         client.send(b"get a\r\n")
         client.reads = False

@@ -615,7 +615,7 @@ class Settings:
         None,
         _listening("tcp:PORT:interface=ADDRESS or unix:PATH"),
         "the address to serve statistics on over HTTP, as a server endpoint string: a status page, /metrics for "
-        "Prometheus, /stats.json, /healthz",
+        "Prometheus, /stats.json, /healthz and /livez",
         "The process",
         fixed=True,
     )

@@ -327,6 +327,8 @@ class ProxyService(MultiService, Changeable):
         @return: fires when no socket and no timer is left.
         """
         self._filesRead = False
+        if self.statistics is not None:
+            self.statistics.announceStop()
         removed: list[Deferred[Any]] = [_after(ending) for ending in self._removed.values()]
         stopping: Deferred[Any] = gatherResults([super().stopService(), *removed])
         if self.statistics is not None:

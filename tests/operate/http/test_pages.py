@@ -129,6 +129,39 @@ class PagesTests(SynchronousTestCase):
         _, made = self.successResultOf(self.pages._snapshot.get())
         self.assertEqual(len(made), 1)
 
+    def test_stopping(self) -> None:
+        """
+        When the proxy stops, C{/healthz} says so at once, also if the statistics do not yet.
+        """
+        self.assertEqual(self.get("/healthz").code, 200)
+        self.pages.setStopping(True)
+        for path, pools in (("/healthz", {"a": "draining", "b": "draining"}), ("/healthz/b", {"b": "draining"})):
+            response = self.get(path)
+            self.assertEqual((response.code, json.loads(response.body)), (503, {"status": "draining", "pools": pools}))
+        self.assertEqual(self.get("/healthz/none").code, 404)
+        self.pages.setStopping(False)
+        self.assertEqual(self.get("/healthz").code, 200)
+
+    def test_stoppingLater(self) -> None:
+        """
+        So does the response to a check for which statistics were being read.
+        """
+        self.later = Deferred()
+        asked = self.ask("/healthz")
+        self.pages.setStopping(True)
+        self.later.callback(self.snapshot)
+        self.assertEqual(self.successResultOf(asked).code, 503)
+        self.assertEqual(self.get("/healthz").code, 503)
+
+    def test_alive(self) -> None:
+        """
+        C{/livez} is 200 while the process answers, also if there are no statistics, no server is up, or it stops.
+        """
+        self.later = Deferred()
+        self.pages.setStopping(True)
+        self.assertEqual(self.get("/livez").code, 200)
+        self.assertEqual(self.read, 0)
+
     def test_poolInPath(self) -> None:
         """
         C{/healthz/POOL} is the health of a pool too, for checks that cannot have a query.

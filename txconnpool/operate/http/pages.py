@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.operate.http.test_pages -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The responses to all requests: a status page, Prometheus' text, JSON and a health check.
+The responses to all requests: a status page, Prometheus' text, JSON and two health checks.
 
 The statistics are read, and each response is made, at most once in L{FRESH} seconds, however many requests there are.
 """
@@ -44,7 +44,12 @@ _PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 _UNAVAILABLE: Final = failure(
     HTTPStatus.SERVICE_UNAVAILABLE, "no statistics at the moment; the log has the reason"
 )  # fmt: skip
-_NOT_FOUND: Final = failure(HTTPStatus.NOT_FOUND, "expected /, /metrics, /stats.json, /healthz or /healthz/POOL")
+_NOT_FOUND: Final = failure(
+    HTTPStatus.NOT_FOUND, "expected /, /metrics, /stats.json, /healthz, /healthz/POOL or /livez"
+)  # fmt: skip
+
+#: The response for a check that is to find a process that hangs, whatever its servers do: it needs no statistics.
+_ALIVE: Final = Response(200, JSON, b'{"status":"alive"}\n')
 
 
 def statusPage() -> Response:
@@ -64,15 +69,16 @@ def statusPage() -> Response:
     return Response(200, _HTML, page, policy)
 
 
-def health(snapshot: Snapshot, pool: str | None = None) -> tuple[int, dict[str, Any]]:
+def health(snapshot: Snapshot, pool: str | None = None, stopping: bool = False) -> tuple[int, dict[str, Any]]:
     """
     Decide whether clients should connect to this proxy.
 
     @param pool: the name of the only pool that counts; C{None}: it is enough that one of the pools is ready.
+    @param stopping: whether the proxy stops, whatever the snapshot says, which may be older.
 
     @return: an HTTP status code, and the body as plain data.
     """
-    code, body = _poolHealth(snapshot, pool)
+    code, body = _poolHealth(snapshot, pool, stopping)
     workers = snapshot.get("workers")
     if workers is not None and code != 404:
         body["workers"] = workers
@@ -82,8 +88,9 @@ def health(snapshot: Snapshot, pool: str | None = None) -> tuple[int, dict[str, 
     return code, body
 
 
-def _poolHealth(snapshot: Snapshot, pool: str | None) -> tuple[int, dict[str, Any]]:
-    states = {each["name"]: each["state"] for each in snapshot["pools"] if pool is None or each["name"] == pool}
+def _poolHealth(snapshot: Snapshot, pool: str | None, stopping: bool) -> tuple[int, dict[str, Any]]:
+    pools = [each for each in snapshot["pools"] if pool is None or each["name"] == pool]
+    states = {each["name"]: "draining" if stopping else each["state"] for each in pools}
     if not states and pool is not None:
         return 404, {"status": "unknown", "pools": {}}
     # A paused pool keeps requests for a moment, then answers them.
@@ -123,6 +130,12 @@ class Fresh:
             self._make().addCallback(self._made)
         return asked
 
+    def drop(self) -> None:
+        """
+        Call the function again when the next one asks.
+        """
+        self._until = 0.0
+
     def _made(self, result: Any) -> None:
         self._making = False
         self._result = result
@@ -150,6 +163,14 @@ class Pages:
         self._page = statusPage()
         self._makers = {"/metrics": self._prometheus, "/stats.json": self._json, "/healthz": self._health}
         self._snapshot = Fresh(self._read, reactor)
+        self._stopping = False
+
+    def setStopping(self, stopping: bool) -> None:
+        """
+        Let C{/healthz} say from now on whether the proxy stops.
+        """
+        self._stopping = stopping
+        self._snapshot.drop()
 
     def respond(self, request: Request) -> Deferred[Response]:
         """
@@ -158,6 +179,8 @@ class Pages:
         path, pool = request.path, None
         if path == "/":
             return succeed(self._page)
+        if path == "/livez":
+            return succeed(_ALIVE)
         if path.startswith("/healthz/"):
             path, pool = "/healthz", unquote(path.removeprefix("/healthz/")) or None
         if path not in self._makers:
@@ -216,7 +239,7 @@ class Pages:
         return {**pool, "servers": servers, "history": self._history.of(pool["name"])}
 
     def _health(self, snapshot: Snapshot, pool: str | None) -> Response:
-        code, body = health(snapshot, pool)
+        code, body = health(snapshot, pool, self._stopping)
         return Response(code, JSON, _toJSON(body) + b"\n")
 
 

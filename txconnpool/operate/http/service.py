@@ -64,8 +64,16 @@ class StatisticsService(ListeningService):
         Listen, unless C{privilegedStartService} has done that, and begin to collect samples and events.
         """
         super().startService()
+        self.pages.setStopping(False)
         self._due = self._reactor.seconds()
         self._sample()
+
+    def announceStop(self) -> None:
+        """
+        Let C{/healthz} say from now on that the proxy stops, so that balancers send it no more clients. Statistics are
+        served until L{stopService}.
+        """
+        self.pages.setStopping(True)
 
     def stopService(self) -> Deferred[None]:
         """

@@ -255,6 +255,8 @@ class SupervisorService(Service, Changeable):
         """
         super().stopService()
         self._filesRead = False
+        if self.statistics is not None:
+            self.statistics.announceStop()
         self.workers.cancelRestarts()
         self._serving = []
         stopping = Deferred.fromCoroutine(self._stop())
