@@ -491,7 +491,7 @@ class SamplerTests(SynchronousTestCase):
             twistd.signal(sampler.END)
             until(twistd.samples.exists)
             text = profile.places(profile.read(twistd.samples), 1.0, SOURCE, 100)
-            self.assertIn("doRead", text)
+            self.assertIn("doPoll", text)  # which almost every stack has, however few samples there are
             self.assertEqual(twistd.stop(), -signal.SIGTERM)
 
     test_process.skip = missing("memcached")  # type: ignore[attr-defined]
