@@ -44,7 +44,7 @@ class CountTests(SynchronousTestCase):
         """
         Gets that are merged cost fewer instructions than a single one.
         """
-        counted = count(SOURCE, ["one client", "pipelines of 16"], turns=5)
+        counted = count(SOURCE, ["one client", "pipelines of 16"])
         self.assertGreater(counted["one client"], 2 * counted["pipelines of 16"])
 
     test_fewer.skip = missing("valgrind")  # type: ignore[attr-defined]
