@@ -216,7 +216,7 @@ class ToolTests(StatisticsTestCase):
 
 class HealthTests(StatisticsTestCase):
     """
-    Tests for C{/healthz}.
+    Tests for C{/healthz} and C{/livez}.
     """
 
     options = ("--request-timeout", f"{2 * PATIENCE:g}", "--drain-timeout", f"{2 * PATIENCE:g}")
@@ -229,6 +229,7 @@ class HealthTests(StatisticsTestCase):
             server.kill()
         until(lambda: self.get("/healthz")[0] == 503, what="that all is down")
         self.assertEqual(json.loads(self.get("/healthz")[1]), {"status": "down", "pools": {"default": "down"}})
+        self.assertEqual(self.get("/livez")[0], 200)
         self.servers[0].restart()
         until(lambda: self.get("/healthz")[0] == 200, what="that one is up")
 
@@ -243,7 +244,7 @@ class HealthTests(StatisticsTestCase):
             until(lambda: b"STAT in_flight 1\r\n" in ask(self.proxy.address, b"stats proxy\r\n", b"END\r\n"))
             self.proxy.signal(signal.SIGTERM)
             until(lambda: "draining" in self.get("/healthz")[1], what="draining")
-            self.assertEqual(self.get("/healthz")[0], 503)
+            self.assertEqual([self.get(path)[0] for path in ("/healthz", "/livez")], [503, 200])
             for server in self.servers:
                 server.thaw()
             self.assertEqual(line.recv(100), b"END\r\n")
