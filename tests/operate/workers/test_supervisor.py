@@ -558,6 +558,28 @@ class SupervisorServiceTests(SynchronousTestCase):
         self.assertEqual(self.pings(DEAD_AT_START), ["worker 1 does not answer: killing it"])
         self.assertEqual(self.running(service)[0].signals, ["KILL"])
 
+    def test_slowStart(self) -> None:
+        """
+        A worker that takes long to start is ready as soon as it has started. It was not silent before.
+        """
+        started: list[Deferred[None]] = []
+        answer: Deferred[None] = Deferred()
+
+        def begin(process: Process) -> None:
+            if not started:
+                started.append(Deferred())
+                process.answers["start"] = started[0]
+                process.answers["ping"] = answer
+
+        self.reactor.begin = begin
+        service = self.start(A)
+        self.assertEqual(self.pings(SILENT + 2), [])
+        with capturedLogs() as logs:
+            started[0].callback(None)
+            self.assertEqual(service.workers.states()["ready"], 2)
+            answer.callback(None)
+        self.assertEqual([formatEvent(event) for event in logs], [])
+
     def test_stoppingNotAsked(self) -> None:
         """
         A worker that is about to end is not asked whether it is alive.

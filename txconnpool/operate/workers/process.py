@@ -171,6 +171,7 @@ class WorkerProcess(ProcessProtocol):
 
     def _becomeReady(self, _: object) -> None:
         self._prepared = True
+        self._silence = 0  # it has just answered
         self._owner.readinessChanged()
 
     def _notStarted(self, failure: Failure) -> None:
