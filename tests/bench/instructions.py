@@ -204,6 +204,7 @@ def work(names: Sequence[str], turns: int) -> None:
     """
     gc.disable()  # the number of its runs depends on what else is in memory
     for name in names:
+        EXCHANGES[name].prepare()  # so that all modules are imported once, not by each child
         pids = []
         for repetitions in (turns, 2 * turns):
             pid = os.fork()
