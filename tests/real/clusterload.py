@@ -236,6 +236,8 @@ class Worker(threading.Thread):
         self._certain: dict[str, tuple[str | None, float]] = dict.fromkeys(self.keys + self.tagged, (None, 0.0))
         self._doubtful: dict[str, set[str]] = {key: set() for key in self._certain}
         self._count, self._countTime, self._uncounted = 0, 0.0, 0
+        #: The highest number that a failover has undone, and how many requests have failed in all.
+        self._undone = self._failures = 0
         self._pushed: set[str] = set()
         self._popped: dict[str, float] = {}
         self._steps = [self._set, self._get, self._mset, self._mget, self._incr, self._multi, self._pop, self._listen]
@@ -340,11 +342,16 @@ class Worker(threading.Thread):
             number = self.store.ask("INCR", f"count:{self._number}")
         except (Failed, Stuck):
             self._uncounted += 1
+            self._failures += 1
             raise
         if number > self._count + self._uncounted + 1:
-            self.wrong.append(f"INCR is {number} after {self._count} and {self._uncounted} failed ones")
+            if number <= self._undone + self._failures + 1:
+                self.lost.append(self._countTime)  # a former master is the master again, with the numbers it had
+            else:
+                self.wrong.append(f"INCR is {number} after {self._count} and {self._uncounted} failed ones")
         elif number <= self._count:
             self.lost.append(self._countTime)
+            self._undone = max(self._undone, self._count)
         self._uncounted -= min(max(0, number - self._count - 1), self._uncounted)
         self._count, self._countTime = number, time.monotonic()
 

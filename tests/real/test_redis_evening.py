@@ -128,6 +128,19 @@ class WorkerTests(SynchronousTestCase):
         self.assertGreater(len(self.worker.lost), 1)
         self.assertLess(max(self.worker.lost), time.monotonic())
 
+    def test_returned(self) -> None:
+        """
+        So are those of a master whose predecessor is the master again, with the values that it had.
+        """
+        before = dict(self.store.data)
+        self.steps(100)
+        predecessor, self.store.data = self.store.data, before
+        self.steps(10)
+        self.store.data = predecessor
+        self.steps(300)
+        self.assertEqual(self.worker.wrong, [])
+        self.assertGreater(len(self.worker.lost), 1)
+
     def test_crossed(self) -> None:
         """
         The value of another client is wrong.
