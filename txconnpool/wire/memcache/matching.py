@@ -132,7 +132,8 @@ class MemcacheCommand(Command):
         word: bytes = b"",
         effects: frozenset[bytes] = frozenset(),
     ) -> None:
-        # For requests with several keys there is L{severalMatcher<txconnpool.wire.memcache.values.severalMatcher>}.
+        # Hidden replies are always left to the reader. Those to requests with several keys have another matcher, see
+        # L{severalMatcher<txconnpool.wire.memcache.values.severalMatcher>}.
         plain = hidden is None and not multiKey
         super().__init__(
             name,

@@ -248,8 +248,12 @@ for _single, _several in SEVERAL.items():
     _several.part = _part = _several.variant(multiKey=True)
     _part.gathers = True
     _part.merges = _single in (GET, GETS)
-SEVERAL[GET].matchWhole = severalMatcher(4, False)
-SEVERAL[GETS].matchWhole = severalMatcher(5, True)
+
+#: The commands of the most common requests with several keys: where their keys begin, and whether the values have a cas
+#: unique.
+LAYOUTS: Final = {GET: (4, False), GETS: (5, True)}
+for _single, _layout in LAYOUTS.items():
+    SEVERAL[_single].matchWhole = severalMatcher(*_layout)
 
 #: The variants of commands for requests with C{noreply}, which hides all replies (C{memcached.c}, C{out_string}).
 SILENT: Final = {

@@ -14,13 +14,13 @@ from txconnpool.wire import ReplyCounters
 from txconnpool.wire.memcache.keys import layoutOf
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, MemcacheCommand, matchReplies
 from txconnpool.wire.memcache.reordering import HeldReplies
-from txconnpool.wire.memcache.replies import GET, GETS, SEVERAL, TOUCHES
+from txconnpool.wire.memcache.replies import LAYOUTS, SEVERAL, TOUCHES
 from txconnpool.wire.memcache.runs import matchRun
 from txconnpool.wire.memcache.values import chosenFind as findValues
 from txconnpool.wire.memcache.values import countKeys
 
-#: What L{layoutOf} finds in the most common requests whose values are gathered.
-_LAYOUTS: Final = {SEVERAL[GET].part: (4, False), SEVERAL[GETS].part: (5, True)}
+#: The same as L{LAYOUTS}, by the command of a part of such a request.
+_LAYOUTS_OF_PARTS: Final[dict[Any, tuple[int, bool]]] = {SEVERAL[each].part: at for each, at in LAYOUTS.items()}
 
 
 class ReplyReader:
@@ -85,7 +85,7 @@ class ReplyReader:
         if not before:
             values: list[bytes] | None = None
             if command.gathers:
-                keyAt, isUnique = _LAYOUTS.get(command) or layoutOf(request)
+                keyAt, isUnique = _LAYOUTS_OF_PARTS.get(command) or layoutOf(request)
                 gathered = findValues(data, pos, request, keyAt, isUnique)
                 if gathered is not None:
                     end, found, values = gathered
