@@ -486,12 +486,12 @@ class SamplerTests(SynchronousTestCase):
             self.addCleanup(clients.close)
             twistd.signal(sampler.BEGIN)
             before = cpu(twistd.pid)
-            while cpu(twistd.pid) - before < 0.2:  # on a busy machine that takes several runs
+            while cpu(twistd.pid) - before < 1.0:  # some hundred samples: a function of a few percent is among them
                 clients.run(0.5)
             twistd.signal(sampler.END)
             until(twistd.samples.exists)
             text = profile.places(profile.read(twistd.samples), 1.0, SOURCE, 100)
-            self.assertIn("doPoll", text)  # which almost every stack has, however few samples there are
+            self.assertIn("doRead", text)
             self.assertEqual(twistd.stop(), -signal.SIGTERM)
 
     test_process.skip = missing("memcached")  # type: ignore[attr-defined]
