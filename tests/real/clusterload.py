@@ -345,7 +345,7 @@ class Worker(threading.Thread):
             self._failures += 1
             raise
         if number > self._count + self._uncounted + 1:
-            if number <= self._undone + self._failures + 1:
+            if self._undone < number <= self._undone + self._failures + 1:
                 self.lost.append(self._countTime)  # a former master is the master again, with the numbers it had
             else:
                 self.wrong.append(f"INCR is {number} after {self._count} and {self._uncounted} failed ones")

@@ -130,7 +130,7 @@ class WorkerTests(SynchronousTestCase):
 
     def test_returned(self) -> None:
         """
-        So are those of a master whose predecessor is the master again, with the values that it had.
+        Writes to a master are lost too if the master before it becomes the master again, with its old values.
         """
         before = dict(self.store.data)
         self.steps(100)
