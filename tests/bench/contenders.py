@@ -62,6 +62,14 @@ def nutcracker(connections: int, protocol: str = "memcached") -> Contender:
     )
 
 
+class MeasuredProxy(Proxy):
+    """
+    A proxy that shares no memory with another process.
+    """
+
+    forks = False
+
+
 def proxy(
     name: str = "proxy",
     source: Path = SOURCE,
@@ -69,7 +77,7 @@ def proxy(
     general: Sequence[str] = (),
     python: str = sys.executable,
     protocol: str = "memcached",
-    process: type[Proxy] = Proxy,
+    process: type[Proxy] = MeasuredProxy,
 ) -> Contender:
     """
     Create a contender that runs the proxy from this or another source tree.

@@ -24,7 +24,8 @@ from itertools import cycle
 from typing import Any
 
 from tests.bench.workloads import Exchange, Workload
-from tests.real.servers import SOURCE, Address, connect, dieWithParent, raiseFileLimit
+from tests.real.processes import dieWithParent
+from tests.real.servers import SOURCE, Address, connect, raiseFileLimit
 
 #: Seconds without any reply to any client after which a load fails.
 PATIENCE = 60.0

@@ -23,7 +23,8 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from tests.real.servers import PATIENCE, dieWithParent, which
+from tests.real.processes import dieWithParent
+from tests.real.servers import PATIENCE, which
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 

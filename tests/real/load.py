@@ -31,8 +31,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Self, TypedDict
 
-from tests.real.processes import cpu
-from tests.real.servers import PATIENCE, SOURCE, Address, ServerFailed, dieWithParent, raiseFileLimit, until
+from tests.real.processes import cpu, dieWithParent
+from tests.real.servers import PATIENCE, SOURCE, Address, ServerFailed, raiseFileLimit, until
 from tests.real.tokens import Client, Settings, Wrong
 
 #: The maximum number of wrong replies that are described; all are counted.

@@ -1,13 +1,22 @@
 # Copyright txconnpool contributors. See LICENSE.
 """
-What the kernel knows about processes, from C{/proc}.
+What the kernel knows about processes, from C{/proc}, and what it does at the end of one.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
+import signal
+import sys
 from pathlib import Path
+from typing import Final
+
+#: The C library, or C{None} on another system than Linux.
+LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+_PR_SET_PDEATHSIG = 1
 
 
 def memory(pid: int) -> int:
@@ -31,3 +40,11 @@ def cpu(pid: int) -> float:
     """
     fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def dieWithParent() -> None:
+    """
+    Make the kernel kill this process when the thread that started it ends. For C{preexec_fn}.
+    """
+    if LIBC is not None:
+        LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

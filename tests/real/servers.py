@@ -20,7 +20,6 @@ The kernel kills each process when the thread that started it ends, so an interr
 from __future__ import annotations
 
 import atexit
-import ctypes
 import functools
 import itertools
 import os
@@ -38,7 +37,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self, TypeVar
+from typing import Any, BinaryIO, ClassVar, Final, Self, TypeVar
+
+from tests.real.forkserver import Forked, forkServer
+from tests.real.processes import dieWithParent
 
 #: Host and port, or the path of a UNIX socket.
 Address = tuple[str, int] | str
@@ -68,9 +70,6 @@ PATIENT_OPTIONS: Final = tuple(f"--{name}-timeout={PATIENCE:g}" for name in ("co
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class ServerFailed(Exception):
@@ -260,14 +259,6 @@ def raiseFileLimit() -> int:
     return hard
 
 
-def dieWithParent() -> None:
-    """
-    Make the kernel kill this process when the thread that started it ends. For C{preexec_fn}.
-    """
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def freeze(pid: int) -> None:
     """
     Suspend a process (SIGSTOP), and wait until all of its threads have stopped: some of them may still answer after the
@@ -349,7 +340,7 @@ class Server:
         self.pid = 0
         self._given = address
         self._address: Address | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._directory: Path | None = None
         self._lastLog = ""
 
@@ -413,19 +404,7 @@ class Server:
             self._address = self._place()
         command = self.command()
         with open(self.directory / "log", "ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.directory,
-                env=self.environment(),
-                user=self._user(),
-                pass_fds=self.inherited,
-                # A process group of its own, so that the children of the process can be killed with it.
-                start_new_session=True,
-                preexec_fn=dieWithParent,
-            )
+            self._process = self._run(command, log)
         self.pid = self._process.pid
         try:
             self._untilAccepting(command)
@@ -530,6 +509,24 @@ class Server:
         @return: the environment of the process.
         """
         return dict(os.environ)
+
+    def _run(self, command: Sequence[str], log: BinaryIO) -> subprocess.Popen[bytes] | Forked:
+        """
+        @return: the process of a command.
+        """
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=self.directory,
+            env=self.environment(),
+            user=self._user(),
+            pass_fds=self.inherited,
+            # A process group of its own, so that the children of the process can be killed with it.
+            start_new_session=True,
+            preexec_fn=dieWithParent,
+        )
 
     def _user(self) -> str | None:
         """
@@ -753,10 +750,18 @@ class Nutcracker(Server):
         return address if isinstance(address, str) else f"{address[0]}:{address[1]}"
 
 
+#: The program of C{twistd}'s command.
+_TWISTD: Final = "from twisted.scripts.twistd import run; run()"
+
+
 class Twistd(Server):
     """
     A C{twistd} process with any plugin, imported from a source tree.
+
+    @cvar forks: whether the process may be forked from one that has imported the proxy, to save time.
     """
+
+    forks: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -784,14 +789,22 @@ class Twistd(Server):
         """
         Run C{twistd} in the foreground.
         """
-        twistd = [self.python, "-c", "from twisted.scripts.twistd import run; run()"]
-        return [*twistd, "-n", "--pidfile=", *self.general, self.plugin, *self.options]
+        return [self.python, "-c", _TWISTD, "-n", "--pidfile=", *self.general, self.plugin, *self.options]
 
     def environment(self) -> dict[str, str]:
         """
         Set C{PYTHONPATH} to the source tree.
         """
         return {**os.environ, "PYTHONPATH": str(self.source)}
+
+    def _run(self, command: Sequence[str], log: BinaryIO) -> subprocess.Popen[bytes] | Forked:
+        usual = [sys.executable, "-c", _TWISTD], SOURCE, (), None
+        if sys.platform != "linux" or not self.forks:
+            return super()._run(command, log)
+        if (command[:3], self.source, tuple(self.inherited), self._user()) != usual:
+            return super()._run(command, log)
+        environment = self.environment()
+        return forkServer(environment).twistd(command[3:], log, self.directory, environment)
 
 
 class Proxy(Twistd):

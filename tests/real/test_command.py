@@ -13,7 +13,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.real.servers import HOST, PATIENCE, SOURCE, Proxy, ask, dieWithParent, until
+from tests.real.processes import dieWithParent
+from tests.real.servers import HOST, PATIENCE, SOURCE, Proxy, ask, until
 
 
 class CommandTests(SynchronousTestCase):

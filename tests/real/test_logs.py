@@ -17,7 +17,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.documents import MANUAL, blocks
-from tests.real.servers import HOST, PATIENCE, SOURCE, ask, dieWithParent, freePort, missing, until
+from tests.real.processes import dieWithParent
+from tests.real.servers import HOST, PATIENCE, SOURCE, ask, freePort, missing, until
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
 TWIST = "import sys; sys.argv[0] = 'twist'; from twisted.application.twist._twist import Twist; Twist.main()"

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import Certificate, missingTLS, quoted
 from tests.real.load import Load
+from tests.real.processes import dieWithParent
 from tests.real.servers import (
     HOST,
     PATIENCE,
@@ -30,7 +31,6 @@ from tests.real.servers import (
     Memcached,
     ask,
     connect,
-    dieWithParent,
     missing,
     until,
 )
