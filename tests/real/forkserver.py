@@ -17,6 +17,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,7 +59,8 @@ class Forked:
 
 class ForkServer:
     """
-    The process that forks, as its parent sees it.
+    The process that forks, as its parent sees it. All threads may use it: it ends with the parent, not with the thread
+    that started it.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -75,8 +77,8 @@ class ForkServer:
                 stdout=subprocess.DEVNULL,
                 env=environment,
                 pass_fds=[theirs.fileno()],
-                preexec_fn=dieWithParent,
             )
+        self._lock = threading.Lock()
 
     def twistd(
         self, arguments: Sequence[str], output: BinaryIO, directory: Path, environment: Mapping[str, str]
@@ -95,12 +97,13 @@ class ForkServer:
         request = [*arguments], str(directory), {**environment}
         # The parent of the new process ends at once. The kernel then gives the process to the next one above that is a
         # "child subreaper", see prctl(2).
-        LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        try:
-            socket.send_fds(self._socket, [json.dumps(request).encode()], [output.fileno()])
-            answer = self._socket.recv(_LONGEST)
-        finally:
-            LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 0)
+        with self._lock:
+            LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+            try:
+                socket.send_fds(self._socket, [json.dumps(request).encode()], [output.fileno()])
+                answer = self._socket.recv(_LONGEST)
+            finally:
+                LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 0)
         if not answer:
             raise ForkFailed("the fork server, or what it has forked, has ended: see the error output")
         return Forked(int(answer))

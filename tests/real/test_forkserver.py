@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -110,6 +111,21 @@ class ForkServerTests(SynchronousTestCase):
         server._process.wait()
         with open(os.devnull, "ab") as output:
             self.assertRaises((ForkFailed, BrokenPipeError), server.twistd, [], output, Path("/"), {})
+
+    def test_threads(self) -> None:
+        """
+        The fork server does not end with the thread that started it, and neither does what was forked for a thread.
+        """
+        environment = {**Proxy().environment(), "TXCONNPOOL_TEST": "threads"}
+        proxy = Proxy(upstream=["memory:"])
+        self.patch(proxy, "environment", lambda: environment)
+        self.addCleanup(proxy.stop)
+        thread = threading.Thread(target=proxy.start)
+        thread.start()
+        thread.join()
+        self.assertTrue(ask(proxy.address, VERSION).startswith(b"VERSION "))
+        proxy.restart()
+        self.assertTrue(ask(proxy.address, VERSION).startswith(b"VERSION "))
 
     def test_end(self) -> None:
         """
