@@ -142,6 +142,11 @@ class QueuedLine(Line):
         """
         return bool(self._pending)
 
+    def announce(self) -> None:
+        """
+        Do nothing.
+        """
+
     def write(self, data: bytes) -> None:
         self._pending.append(data)
 

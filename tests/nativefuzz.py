@@ -204,6 +204,23 @@ def several(rng: random.Random) -> tuple[Any, ...]:
     return (*placed(rng, changed(rng, data)), word + separator.join(keys) + b"\r\n", len(word), isUnique)
 
 
+def unitedReplies(rng: random.Random) -> tuple[Any, ...]:
+    """
+    @return: arguments of C{separateReplies}.
+    """
+    isUnique = rng.random() < 0.3
+    word = b"gets " if isUnique else b"get "
+    listed = [rng.choices(_KEYS, k=rng.choice((0, 1, 1, 1, 2, 5))) for _ in range(rng.choice((0, 1, 2, 3, 20)))]
+    hits = [key for keys in listed for key in keys if rng.random() < 0.8]
+    if rng.random() < 0.1:
+        rng.shuffle(hits)
+    data = b"".join(_value(rng, key, isUnique) for key in hits)
+    data += rng.choice((b"END\r\n",) * 8 + (b"END\r\nEND\r\n", b"SERVER_ERROR out of memory\r\n"))
+    separator = b" " if rng.random() < 0.9 else b"  "
+    requests = [word + separator.join(keys) + b"\r\n" for keys in listed]
+    return changed(rng, data) if rng.random() < 0.3 else data, requests, len(word), isUnique
+
+
 def metaValues(rng: random.Random) -> tuple[Any, ...]:
     """
     @return: arguments of C{wholeMetaValue}.
@@ -437,6 +454,7 @@ SUBJECTS: Final = (
     Subject("wholeStored", _whole(replies.SET), stored),
     Subject("countValues", values.countValues, several),
     Subject("findValues", values.findValues, several),
+    Subject("separateReplies", values.separateReplies, unitedReplies, False),
     Subject("findCommand", framing.findCommand, commands),
     Subject("findUsual", framing.findUsual, usualCommands),
     Subject("usualWords", framing.usualWords, words),

@@ -27,6 +27,7 @@ from txconnpool.proxy.merging import Merging
 from txconnpool.proxy.separate import SeparateConnections
 from txconnpool.proxy.sessions import SessionFactory
 from txconnpool.proxy.statistics import NoStatistics
+from txconnpool.proxy.uniting import Uniting
 from txconnpool.routing.distribution import Distribution, KeyMap, ServerSpec
 from txconnpool.routing.maps import Ejection, Shard
 from txconnpool.routing.shards import ShardedPool
@@ -54,12 +55,14 @@ class Stage:
         start: bool = True,
         line: type[Line] | None = None,
         merges: bool = False,
+        unites: bool = False,
         **limits: Any,
     ) -> None:
         """
         @param servers: the number of servers.
         @param line: the class of the connections, if it is another one.
         @param merges: whether requests of several clients are sent together in the next turn.
+        @param unites: whether reads of several clients are sent as one in the next turn.
         @param limits: limits of the pool that differ from the default, see L{Limits}.
         """
         self.clock = clock = Clock()
@@ -87,13 +90,18 @@ class Stage:
             self._report,
         )
         if merges:
-            self.sessions.merging = Merging(self._atEnd)
+            self.sessions.merging = Merging(self.atEnd)
+        if unites:
+            self.sessions.uniting = Uniting(lambda: self, clock.seconds)
         self.sessions.separate = SeparateConnections(self._separate)
         if start:
             self.pool.start()
             self.turns()
 
-    def _atEnd(self, call: Callable[[], object]) -> bool:
+    def atEnd(self, call: Callable[[], object]) -> bool:
+        """
+        Call a function in the next turn.
+        """
         self.clock.callLater(0, call)
         return True
 

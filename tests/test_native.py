@@ -152,6 +152,24 @@ class FunctionTests(SynchronousTestCase):
             self.assertRaises(TypeError, encode, wrong)
         self.assertRaises(TypeError, encode)
 
+    def test_separateReplies(self) -> None:
+        """
+        Unexpected arguments are left to Python, or are errors. No reference is kept.
+        """
+        separate = native.extension.separateReplies
+        reply, request = b"VALUE a 0 1\r\nx\r\nEND\r\n", b"get a b\r\n"
+        for wrong in ((None, [request]), (reply, (request,)), (reply, [None]), (reply, [b"get"])):
+            self.assertIsNone(separate(*wrong, 4, False))
+        self.assertIsNone(separate(reply, [request], -1, False))
+        self.assertRaises(TypeError, separate, reply, [request], "4", False)
+        self.assertRaises(TypeError, separate, reply, [request], 4)
+        counts = [sys.getrefcount(each) for each in (reply, request)]
+        for _ in range(1000):
+            self.assertEqual(separate(reply, [request], 4, False), [reply])
+            self.assertIsNone(separate(reply, [request, b"x"], 4, False))
+            self.assertIsNone(separate(reply[:-1], [request], 4, False))
+        self.assertEqual([sys.getrefcount(each) for each in (reply, request)], counts)
+
     def test_divideLines(self) -> None:
         """
         Requests are divided as in Python, also if their keys are repeated or have several spaces between them. No

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 #: The number that the extension must have. It changes with the arguments or results of its functions, so that a package
 #: never uses an extension that was built from other source.
-INTERFACE: Final = 18
+INTERFACE: Final = 19
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -5,7 +5,7 @@
 #include "txconnpool.h"
 
 /* txconnpool.native uses the module only if it has the same number there. */
-#define INTERFACE 18
+#define INTERFACE 19
 
 static PyMethodDef methods[] = {
     {"scanRequest", (PyCFunction)(void (*)(void))scanRequest, METH_FASTCALL, NULL},
@@ -15,6 +15,7 @@ static PyMethodDef methods[] = {
     {"wholeStored", (PyCFunction)(void (*)(void))wholeStored, METH_FASTCALL, NULL},
     {"countValues", (PyCFunction)(void (*)(void))countValues, METH_FASTCALL, NULL},
     {"findValues", (PyCFunction)(void (*)(void))findValues, METH_FASTCALL, NULL},
+    {"separateReplies", (PyCFunction)(void (*)(void))separateReplies, METH_FASTCALL, NULL},
     {"findCommand", (PyCFunction)(void (*)(void))findCommand, METH_FASTCALL, NULL},
     {"findUsual", (PyCFunction)(void (*)(void))findUsual, METH_FASTCALL, NULL},
     {"encodeWords", (PyCFunction)(void (*)(void))encodeWords, METH_FASTCALL, NULL},

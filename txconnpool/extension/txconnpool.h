@@ -19,6 +19,7 @@ PyObject *wholeStored(PyObject *module, Arguments arguments, Py_ssize_t count);
 
 PyObject *countValues(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *findValues(PyObject *module, Arguments arguments, Py_ssize_t count);
+PyObject *separateReplies(PyObject *module, Arguments arguments, Py_ssize_t count);
 
 PyObject *findCommand(PyObject *module, Arguments arguments, Py_ssize_t count);
 PyObject *findUsual(PyObject *module, Arguments arguments, Py_ssize_t count);

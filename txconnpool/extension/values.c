@@ -155,3 +155,93 @@ PyObject *findValues(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_
         return NULL;
     Py_RETURN_NONE;
 }
+
+/* The values of a reply, one after another. */
+typedef struct {
+    Text text;
+    bool isUnique;
+    bool isRead; /* whether the next value was read, and no key has taken it */
+    bool ended;
+    Value value;
+    const char *start;
+} Values;
+
+/* Read the next value, if that is not done, or the end. False if there is neither. */
+static bool readValue(Values *values)
+{
+    if (values->isRead || values->ended)
+        return true;
+    Text *text = &values->text;
+    if (skip(text, "END\r\n", 5)) {
+        values->ended = true;
+        return true;
+    }
+    values->start = text->at;
+    if (!readLine(text, values->isUnique, &values->value) || remaining(text) < values->value.length)
+        return false;
+    text->at += values->value.length;
+    values->isRead = true;
+    return skipLineEnd(text);
+}
+
+/* Take the values of the keys of a request. Return the reply to it; NULL if that is not possible. */
+static PyObject *takeReply(Values *values, Text *keys)
+{
+    const char *from = values->text.at, *to = from, *key;
+    Py_ssize_t size;
+    while ((size = nextKey(keys, &key)) > 0) {
+        if (!readValue(values))
+            return NULL;
+        if (!values->isRead || size != values->value.size || memcmp(key, values->value.key, (size_t)size) != 0)
+            continue;
+        values->isRead = false;
+        if (from == to)
+            from = values->start;
+        to = values->text.at;
+    }
+    PyObject *reply = PyBytes_FromStringAndSize(NULL, to - from + 5);
+    if (reply != NULL) {
+        memcpy(PyBytes_AS_STRING(reply), from, (size_t)(to - from));
+        memcpy(PyBytes_AS_STRING(reply) + (to - from), "END\r\n", 5);
+    }
+    return reply;
+}
+
+PyObject *separateReplies(PyObject *Py_UNUSED(module), Arguments arguments, Py_ssize_t count)
+{
+    Py_ssize_t keyAt;
+    if (!hasArguments("separateReplies", count, 4) || !readSize(arguments[2], &keyAt))
+        return NULL;
+    int isUnique = PyObject_IsTrue(arguments[3]);
+    if (isUnique < 0)
+        return NULL;
+    PyObject *data = arguments[0], *requests = arguments[1];
+    if (!PyBytes_Check(data) || !PyList_Check(requests) || keyAt < 0)
+        Py_RETURN_NONE;
+    char *at = PyBytes_AS_STRING(data);
+    Values values = {.text = {at, at + PyBytes_GET_SIZE(data)}, .isUnique = isUnique};
+    Py_ssize_t wanted = PyList_GET_SIZE(requests);
+    PyObject *replies = PyList_New(wanted);
+    if (replies == NULL)
+        return NULL;
+    for (Py_ssize_t number = 0; number < wanted; number++) {
+        PyObject *request = PyList_GET_ITEM(requests, number), *reply = NULL;
+        if (PyBytes_Check(request) && keyAt + 2 <= PyBytes_GET_SIZE(request)) {
+            char *start = PyBytes_AS_STRING(request);
+            Text keys = {start + keyAt, start + PyBytes_GET_SIZE(request) - 2};
+            reply = takeReply(&values, &keys);
+        }
+        if (reply == NULL) {
+            Py_DECREF(replies);
+            if (PyErr_Occurred())
+                return NULL;
+            Py_RETURN_NONE;
+        }
+        PyList_SET_ITEM(replies, number, reply);
+    }
+    if (!readValue(&values) || values.isRead || remaining(&values.text) > 0) {
+        Py_DECREF(replies);
+        Py_RETURN_NONE;
+    }
+    return replies;
+}

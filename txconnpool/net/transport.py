@@ -169,13 +169,20 @@ class _Unqueued:
 
     queued = False
 
+    @staticmethod
+    def announce() -> None:
+        """
+        Do nothing, see L{DirectTransport.announce}.
+        """
+
 
 def outletOf(transport: ITransport) -> Any:
     """
     @param transport: the result of L{adopt}.
 
-    @return: an object whose C{queued} is true while bytes were written that the transport will send at the end of this
-        turn of the reactor. For transports that do not report this, it is always false.
+    @return: an object whose C{queued} is true while bytes were written, or L{announced<DirectTransport.announce>}, that
+        the transport will send at the end of this turn of the reactor. For transports that do not report this, it is
+        always false.
     """
     return transport if hasattr(transport, "queued") else _Unqueued
 
@@ -372,6 +379,12 @@ class DirectTransport(_Forwarding):
             self._turn.queue(self)
         if unsent > HIGH_WATER:
             self._pauseProducer()
+
+    def announce(self) -> None:
+        """
+        Bytes will be written before the end of this turn.
+        """
+        self._enqueue()
 
     def _writeLater(self, data: bytes) -> None:
         """

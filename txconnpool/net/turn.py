@@ -76,6 +76,14 @@ def atEndOfTurn(reactor: Any, call: Callable[[], object]) -> bool:
     return turn is not None
 
 
+def moreInTurn(reactor: Any) -> Turn | None:
+    """
+    @return: the turn of a reactor, if it has received bytes for other protocols that these will get before it ends.
+    """
+    turn = turns.get(reactor)
+    return turn if turn is not None and turn.arrived else None
+
+
 class Member(Protocol):
     """
     A transport as its turn sees it, see L{DirectTransport<txconnpool.net.transport.DirectTransport>}.
@@ -132,9 +140,9 @@ class Turn:
 
     It is a reader of the reactor, and has an epoll, only while it has transports.
 
+    @ivar arrived: bytes that were read, with their transports; empty bytes if the peer has closed its side.
     @ivar _transports: the transports by the numbers of their sockets.
     @ivar _events: events that were taken from the kernel, and the index of the first that was not looked at yet.
-    @ivar _arrived: bytes that were read, with their transports; empty bytes if the peer has closed its side.
     @ivar _queue: the transports to settle.
     @ivar _calls: the functions that are called before the transports are settled.
     @ivar _running: whether the queue will be emptied before this turn ends.
@@ -148,7 +156,7 @@ class Turn:
         self._fd = self._epoll.fileno()
         self._transports: dict[int, Member] = {}
         self._events: tuple[Events, int] | None = None
-        self._arrived: deque[tuple[Member, bytes]] = deque()
+        self.arrived: deque[tuple[Member, bytes]] = deque()
         self._queue: list[Member] = []
         self._calls: list[Callable[[], object]] = []
         self._running = False
@@ -272,7 +280,7 @@ class Turn:
         try:
             for _ in range(ROUNDS):
                 self._receive(0)
-                if not (self._arrived or self._queue or self._calls):
+                if not (self.arrived or self._queue or self._calls):
                     break
                 self._deliver()
                 self._settle()
@@ -293,7 +301,7 @@ class Turn:
         if start:
             # The rest comes first next time. The kernel would report these first as long as they have more bytes.
             self._events = events[0], start
-        self._arrived.extend(arrived)
+        self.arrived.extend(arrived)
         for fd, event, error in unusual:
             transport = self._transports.get(fd)
             if transport is not None:
@@ -310,7 +318,7 @@ class Turn:
             transport.close(LOST)
         elif transport.wanted & IN and event != OUT:  # recv also finds errors
             try:
-                self._arrived.append((transport, transport.socket.recv(READ_SIZE)))
+                self.arrived.append((transport, transport.socket.recv(READ_SIZE)))
             except BlockingIOError:
                 pass
             except OSError:
@@ -323,7 +331,7 @@ class Turn:
         Call the protocols with the bytes that were read. A connection may have been closed since, by the protocol of
         another one. If it was paused, its protocol still gets the bytes.
         """
-        arrived = self._arrived
+        arrived = self.arrived
         while arrived:
             transport, data = arrived.popleft()
             if transport.readable:

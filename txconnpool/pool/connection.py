@@ -139,6 +139,13 @@ class Connection(Protocol):
         return any(command.patience(request) for _, command, _, _, request in self._inFlight)
 
     @property
+    def loss(self) -> PoolError | None:
+        """
+        The error of the requests that were in flight when the connection was lost; C{None} while there is a connection.
+        """
+        return self._error if self._ended else None
+
+    @property
     def receiving(self) -> bool:
         """
         Whether a part of a reply has arrived.
@@ -518,7 +525,9 @@ class Connection(Protocol):
             self._timer = None
         if self._error is None and self._inFlight and not self.receiving:
             self._closedAt(self._inFlight[0][1])
-        error = self._error or ConnectionLostInFlight(f"upstream connection lost ({self.record.server.name})")
+        self._error = error = self._error or ConnectionLostInFlight(
+            f"upstream connection lost ({self.record.server.name})"
+        )
         error.server = self.record.server.name
         if self.lease is not None:
             lease = self.lease

@@ -23,7 +23,7 @@ from txconnpool.errors import PoolError
 from txconnpool.metrics import ClientCounters, tally
 from txconnpool.net.loglimit import LogLimit
 from txconnpool.net.transport import networkOf
-from txconnpool.net.turn import atEndOfTurn
+from txconnpool.net.turn import atEndOfTurn, moreInTurn
 from txconnpool.pool.slow import SlowLog
 from txconnpool.proxy.admission import Admission, PendingClient
 from txconnpool.proxy.broadcast import broadcast
@@ -42,6 +42,7 @@ from txconnpool.proxy.sharding import ShardedSession
 from txconnpool.proxy.statistics import StatisticsReplies
 from txconnpool.proxy.strangers import Strangers
 from txconnpool.proxy.topics import Subscribers
+from txconnpool.proxy.uniting import Uniting
 from txconnpool.routing.clusterrouters import ClusterRouter, ReplicatedRouter
 
 _log = Logger("txconnpool.proxy")
@@ -139,7 +140,8 @@ class SessionFactory(Factory):
     @ivar hosts: the number of clients from each address, with and without a session, see
         L{networkOf<txconnpool.net.transport.networkOf>}.
     @ivar replies: the replies to requests for statistics. C{statistics} makes one.
-    @ivar merging: the requests of clients that are sent together.
+    @ivar merging: the requests of clients that are sent together, if there are several servers by key.
+    @ivar uniting: the requests of clients that a server gets as one.
     @ivar leaving: the refused clients whose connections are still open, the oldest first.
     """
 
@@ -204,6 +206,7 @@ class SessionFactory(Factory):
         self._shortSince = -inf  # when it has said that last
         self._empty: list[Deferred[None]] = []
         self.merging = Merging(partial(atEndOfTurn, reactor))
+        self.uniting = Uniting(partial(moreInTurn, reactor), reactor.seconds)
         self._moving: set[Session] = set()  # the sessions that still use an earlier router
         self._rerouted: list[Deferred[None]] = []
 

@@ -179,6 +179,8 @@ class Command:
         C{None}: such a request is no exception.
     @ivar part: the command of the result of L{subset}, whose reply is for L{values}.
     @ivar merges: whether requests of several clients may be merged into one, see L{shares}.
+    @ivar unites: whether requests of several clients may be sent as one request of the command C{several}, see
+        L{united} and L{separated}.
     @ivar group: what requests of this kind are counted as, together with others: C{"get"}, C{"set"}; empty: nothing.
     @ivar effects: what every request of this kind does, see L{txconnpool.wire.effects}. A request may do more.
     @ivar matchWhole: a fast path for the most common reply, or C{None}. It is called with bytes, a position, the
@@ -199,7 +201,7 @@ class Command:
 
     __slots__ = (
         "effects", "group", "idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "merges", "multiKey",
-        "name", "part", "several", "whole",
+        "name", "part", "several", "unites", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -222,6 +224,7 @@ class Command:
         self.multiKey = multiKey
         self.several: Command | None = self if multiKey else None
         self.whole: Command | None = None
+        self.unites = False
         self.part: Any = self
         self.merges = False
         self.matchWhole = matchWhole
@@ -287,6 +290,15 @@ class Command:
         if len(requests) == 1:
             return requests[0]
         return self.subset(requests[0], [key for request in requests for key in self.keys(request)])
+
+    def separated(self, requests: list[bytes], reply: bytes) -> list[bytes]:
+        """
+        @param requests: requests of a command that C{unites}, in whose place the result of L{united} was sent.
+        @param reply: the complete reply to that.
+
+        @return: the reply to each of the requests.
+        """
+        raise NotImplementedError(f"{self.name} is never united")
 
     def values(self, keys: list[bytes], reply: bytes) -> list[bytes] | None:
         """

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from re import Match
 from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
@@ -20,9 +21,10 @@ from txconnpool.wire import Command
 from txconnpool.wire.joining import Gathered
 from txconnpool.wire.joining import chosenJoin as joinEach
 from txconnpool.wire.memcache.expiry import expiring
-from txconnpool.wire.memcache.keys import collectReply, keyOf, requestFor
+from txconnpool.wire.memcache.keys import collectReply, keyOf, layoutOf, requestFor
 from txconnpool.wire.memcache.lines import chosenDivide as divideLines
 from txconnpool.wire.memcache.lines import chosenKey as plainKey
+from txconnpool.wire.memcache.values import chosenSeparate as separateReplies
 from txconnpool.wire.shares import Shares
 
 #: The method C{match} of a compiled regular expression, called with bytes and a position.
@@ -276,6 +278,23 @@ class MemcacheCommand(Command):
         @return: the replies that are complete, see L{Command.gatherEach}.
         """
         return joinEach(orders, values, arrived, b"", b"END\r\n" if merged else b"", b"END\r\n")
+
+    def separated(self, requests: list[bytes], reply: bytes) -> list[bytes]:
+        """
+        @return: the replies to retrievals, each with its values, in the order of its keys if the server has kept it.
+            An error is the reply to each.
+        """
+        keyAt, isUnique = layoutOf(requests[0])
+        replies = separateReplies(reply, requests, keyAt, isUnique)
+        if replies is not None:
+            return replies
+        keys = [self.keys(request) for request in requests]
+        values = self.values([key for its in keys for key in its], reply)
+        if values is None:
+            return [reply] * len(requests)
+        ends = [*accumulate(map(len, keys))]
+        starts = [0, *ends[:-1]]
+        return [b"".join(values[start:end]) + b"END\r\n" for start, end in zip(starts, ends, strict=True)]
 
     def divide(self, request: bytes, count: int) -> tuple[bytes, bytes]:
         """

@@ -247,7 +247,7 @@ for _single, _several in SEVERAL.items():
     _single.several = _several
     _several.part = _part = _several.variant(multiKey=True)
     _part.gathers = True
-    _part.merges = _single in (GET, GETS)
+    _part.merges = _single.unites = _several.unites = _single in (GET, GETS)
 
 #: The commands of the most common requests with several keys: where their keys begin, and whether the values have a cas
 #: unique.

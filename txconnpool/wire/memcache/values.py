@@ -88,8 +88,36 @@ def countValues(data: bytes, pos: int, request: bytes, keyAt: int, isUnique: boo
     return None if whole is None else (whole[0], whole[1], len(whole[2]))
 
 
+def separateReplies(reply: bytes, requests: list[bytes], keyAt: int, isUnique: bool) -> list[bytes] | None:
+    """
+    Separate the reply to a request that was sent in place of several.
+
+    @param reply: the reply, which was checked.
+    @param requests: these requests. The request that was sent has their keys, one after another.
+    @param keyAt: the position of the first key in each of them. After the keys there is CR LF only.
+    @param isUnique: whether the values have a cas unique.
+
+    @return: the reply to each of the requests; C{None} if the values do not have the order of the keys, or if the reply
+        is an error.
+    """
+    keys = [[key for key in request[keyAt:-2].split(b" ") if key] for request in requests]
+    whole = findValues(reply, 0, b" ".join([key for its in keys for key in its]) + b"\r\n", 0, isUnique)
+    if whole is None or whole[0] < len(reply):
+        return None
+    values, start = whole[2], 0
+    replies = []
+    for its in keys:
+        end = start + len(its)
+        replies.append(b"".join(values[start:end]) + _END)
+        start = end
+    return replies
+
+
 #: L{findValues}, or its equal in the extension.
 chosenFind: Final = native.choose(findValues)
+
+#: L{separateReplies}, or its equal in the extension.
+chosenSeparate: Final = native.choose(separateReplies)
 
 #: L{countValues}, or its equal in the extension.
 chosenCount: Final = native.choose(countValues)

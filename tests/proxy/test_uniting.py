@@ -1,0 +1,385 @@
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Tests for L{txconnpool.proxy.uniting}: reads of several clients that a server gets as one request.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from tests.clients import SessionTestCase, get, put
+from tests.memcached import Line, QueuedLine, answer
+from tests.pipes import Pipe
+from tests.proxy.test_sharding import ShardedTestCase, anyRequest
+from tests.stage import Stage
+from txconnpool.proxy.flow import SessionLimits
+from txconnpool.proxy.uniting import APART, LARGE, LONG, WHOLE
+from txconnpool.wire.memcache.replies import GET, GETS
+
+ERROR = b"SERVER_ERROR out of memory\r\n"
+
+#: The number of random stories.
+STORIES = 60
+
+
+class FailingLine(Line):
+    """
+    A connection to a server that answers requests for several keys with an error.
+    """
+
+    def look(self) -> None:
+        """
+        Replace the replies.
+        """
+        before, asked = len(self.owed), len(self.asked)
+        super().look()
+        if any(request.count(b" ") > 1 for request in self.asked[asked:]):
+            self.owed = self.owed[:before] + ERROR
+
+
+class UnorderedLine(Line):
+    """
+    A connection to a server that sends the values of a reply in the reverse order of the keys.
+    """
+
+    def look(self) -> None:
+        """
+        Replace the replies.
+        """
+        before, asked = self.owed, len(self.asked)
+        super().look()
+        requests = (request.split() for request in self.asked[asked:])
+        others = (b" ".join([name, *reversed(words)]) + b"\r\n" for name, *words in requests)
+        self.owed = b"".join([before, *[answer(other)[0] for other in others]])
+
+
+class UnitingTestCase(SessionTestCase):
+    """
+    Base class of these tests.
+    """
+
+    def uniting(self, *requests: bytes, **settings: Any) -> tuple[Stage, list[Pipe]]:
+        """
+        Let clients send a request each in one turn of the reactor.
+        """
+        stage = self.stage(unites=True, **settings)
+        clients = [stage.client() for _ in requests]
+        for client, request in zip(clients, requests, strict=True):
+            client.send(request)
+        return stage, clients
+
+    def asked(self, stage: Stage) -> list[bytes]:
+        """
+        @return: what the servers were asked.
+        """
+        stage.turns()
+        for line in stage.lines:
+            line.look()
+        return [request for line in stage.lines for request in line.asked]
+
+
+class UnitedTests(UnitingTestCase):
+    """
+    Tests for what servers are asked and clients get.
+    """
+
+    def test_together(self) -> None:
+        """
+        The server gets one request, and each client the reply to its own. Each request counts.
+        """
+        for word in (b"get", b"gets"):
+            requests = [b"%b %b\r\n" % (word, keys) for keys in (b"a", b"missb", b"c a missd", b"a", b"e f")]
+            stage, clients = self.uniting(*requests)
+            self.assertEqual(self.asked(stage), [b"%b a missb c a missd a e f\r\n" % word])
+            (record,) = stage.pool.state.records
+            self.assertEqual(record.load, 1)
+            stage.serve()
+            self.assertEqual([client.take() for client in clients], [answer(request)[0] for request in requests])
+            traffic = stage.pool.servers[0].traffic
+            index = (GET if word == b"get" else GETS).index
+            self.assertEqual((traffic.requests[index], traffic.moreKeys), (5, 3))
+            self.assertEqual(traffic.missed + traffic.moreMissed, 2)
+            handshakes = 1
+            counted = sum(traffic.latency.counts), stage.pool.counters.acquired
+            self.assertEqual(counted, (5 + handshakes, 5))
+
+    def test_alone(self) -> None:
+        """
+        One read is sent as it is, and so is one of another kind, any other request, one of a client with another one in
+        flight, and one that comes with others.
+        """
+        for requests in (
+            [b"get a\r\n"],
+            [b"get a\r\n", b"gets b\r\n", b"mg e v\r\n", put(b"a", 3), b"delete f\r\n", b"gat 9 a\r\n"],
+        ):
+            stage, clients = self.uniting(*requests)
+            self.assertEqual(sorted(self.asked(stage)), sorted(requests))
+            stage.serve()
+            for client, request in zip(clients, requests, strict=True):
+                self.assertEqual(client.take(), answer(request)[0])
+        stage, clients = self.uniting(b"get a\r\n", b"get b\r\nversion\r\n")
+        self.assertEqual(sorted(self.asked(stage)), [b"get a\r\n", b"get b\r\n", b"version\r\n"])
+
+    def test_many(self) -> None:
+        """
+        Requests become one as long as they have at most L{LONG} bytes. A longer one is sent alone.
+        """
+        keys = [b"key%0200d" % number for number in range(LONG // 200 + 3)]
+        requests = [b"get %b\r\n" % key for key in keys]
+        most = LONG // len(requests[0])
+        stage, clients = self.uniting(*requests)
+        self.assertEqual(self.asked(stage), [b"get %b\r\n" % b" ".join(its) for its in (keys[:most], keys[most:])])
+        stage.serve()
+        self.assertEqual([client.take() for client in clients], [get(key) for key in keys])
+        long = b"get %b\r\n" % b" ".join(keys)
+        stage, _ = self.uniting(b"get a\r\n", long, b"get b\r\n")
+        self.assertEqual(sorted(self.asked(stage)), sorted([long, b"get a b\r\n"]))
+
+    def test_more(self) -> None:
+        """
+        What a client sends after its read is sent when it has the reply.
+        """
+        for turns in (0, 1):
+            stage, (one, other) = self.uniting(b"get a\r\n", b"get b\r\n")
+            stage.turns(turns)
+            one.send(put(b"a", 5) + b"get c\r\n")
+            other.send(b"version\r\n")
+            self.assertEqual(self.asked(stage), [b"get a b\r\n"])
+            stage.serve()
+            self.assertEqual(stage.line.asked[1:], [put(b"a", 5), b"get c\r\n", b"version\r\n"])
+            self.assertEqual(one.take(), get(b"a") + b"STORED\r\n" + get(b"c"))
+            self.assertEqual(other.take(), get(b"b") + b"VERSION 1.6.18\r\n")
+
+    def test_pieces(self) -> None:
+        """
+        A reply that comes in pieces is passed on when it is complete, whatever the order of the values is.
+        """
+        requests = [b"get %b\r\n" % keys for keys in (b"a b", b"missb", b"large", b"c missd a", b"missd", b"e")]
+        for kind in (Line, UnorderedLine):
+            for piece in (None, 1, 7, 50, 1000, 15000):
+                stage, clients = self.uniting(*requests, line=kind)
+                stage.turns()
+                while stage.line.deliver(piece):
+                    held = sum(session.held for session in stage.sessions.sessions)
+                    self.assertEqual(held, stage.unread.total)
+                self.assertEqual([client.take() for client in clients], [answer(each)[0] for each in requests])
+                self.assertEqual(stage.unread.total, 0)
+
+    def test_error(self) -> None:
+        """
+        An error in place of the reply is the reply to each request.
+        """
+        for piece in (1, 10, 100):
+            stage, clients = self.uniting(b"get a\r\n", b"get b c\r\n", b"get d\r\n", line=FailingLine)
+            stage.turns()
+            while stage.line.deliver(piece):
+                pass
+            self.assertEqual([client.take() for client in clients], [ERROR] * 3)
+
+    def test_large(self) -> None:
+        """
+        After a reply with large values, requests are sent alone for a while.
+        """
+        requests = b"get large1\r\n", b"get large2\r\n"
+        self.assertGreater(len(get(b"large1")), LARGE)
+        stage, clients = self.uniting(*requests)
+        for turn in range(APART // 2 + 2):
+            if turn:
+                for client, request in zip(clients, (b"get a\r\n", b"get b\r\n"), strict=True):
+                    client.send(request)
+            stage.serve()
+        asked = stage.line.asked
+        self.assertEqual(asked[:3], [b"get large1 large2\r\n", b"get a\r\n", b"get b\r\n"])
+        self.assertEqual(asked[-3:], [b"get a\r\n", b"get b\r\n", b"get a b\r\n"])
+
+    def test_veryLarge(self) -> None:
+        """
+        If the reply is too large to be kept, each request is sent again, alone.
+        """
+        keys = [b"large%d" % number for number in range(WHOLE // 20000 + 2)]
+        requests = [b"get %b\r\n" % key for key in keys]
+        for piece in (None, 5000):
+            stage, clients = self.uniting(*requests)
+            stage.turns()
+            while stage.line.deliver(piece):
+                stage.turns()
+                self.assertLess(stage.unread.total, WHOLE + 5000)
+            self.assertEqual([client.take() for client in clients], [get(key) for key in keys])
+            if piece is not None:
+                self.assertEqual(stage.line.asked[1:], requests)
+                self.assertEqual(stage.pool.counters.retries, len(keys))
+
+    def test_noCapacity(self) -> None:
+        """
+        If no connection has capacity, the requests wait like any others.
+        """
+        stage = self.stage(unites=True, depth=1)
+        first = stage.client()
+        first.send(put(b"a", 3))
+        clients = [stage.client() for _ in range(2)]
+        for client in clients:
+            client.send(b"get a\r\n")
+        self.assertEqual(self.asked(stage), [put(b"a", 3)])
+        self.assertEqual(stage.pool.waiters.count, 2)
+        stage.serve()
+        self.assertEqual([client.take() for client in clients], [get(b"a"), get(b"a")])
+
+
+class FailureTests(UnitingTestCase):
+    """
+    Tests for what happens when a connection or a client is lost.
+    """
+
+    def test_lost(self) -> None:
+        """
+        If the connection is lost, each client's request is sent again, alone.
+        """
+        stage, clients = self.uniting(b"get a\r\n", b"get b\r\n", servers=2)
+        self.assertEqual(self.asked(stage), [b"get a b\r\n"])
+        next(line for line in stage.lines if line.asked).lose()
+        self.assertEqual(sorted(self.asked(stage)), [b"get a\r\n", b"get a b\r\n", b"get b\r\n"])
+        stage.serve()
+        self.assertEqual([client.take() for client in clients], [get(b"a"), get(b"b")])
+
+    def test_lostBefore(self) -> None:
+        """
+        The same holds if it is lost before the request is sent.
+        """
+        stage, clients = self.uniting(b"get a\r\n", b"get b\r\n", b"get c\r\n", servers=2)
+        (record,) = [each for each in stage.pool.state.records if each.load]
+        record.connection.transport.lose()
+        stage.serve()
+        self.assertEqual([client.take() for client in clients], [get(b"a"), get(b"b"), get(b"c")])
+
+    def test_begun(self) -> None:
+        """
+        The same holds if a part of the reply has come: no client has got any of it.
+        """
+        keys = [b"a", b"b", b"c"]
+        stage, clients = self.uniting(*[b"get %b\r\n" % key for key in keys], servers=2)
+        stage.turns()
+        line = next(line for line in stage.lines if line.take())
+        line.send(get(b"a")[: -len(b"END\r\n")] + get(b"b")[:20])
+        line.lose()
+        stage.serve()
+        self.assertEqual([client.take() for client in clients], [get(key) for key in keys])
+        self.assertEqual(stage.unread.total, 0)
+
+    def test_late(self) -> None:
+        """
+        If the reply does not come in time, each client gets the error.
+        """
+        stage, clients = self.uniting(b"get a\r\n", b"get b\r\n")
+        self.asked(stage)
+        stage.clock.pump([2.1, 0.0, 0.0])
+        error = b"SERVER_ERROR upstream timed out: no answer within 2 s (server0)\r\n"
+        self.assertEqual([client.take() for client in clients], [error, error])
+
+    def test_order(self) -> None:
+        """
+        If a client has sent more meanwhile, that is sent after its read, also when this is sent again.
+        """
+        stage, (one, other) = self.uniting(b"get a\r\n", b"get b\r\n", servers=2)
+        stage.turns()
+        one.send(put(b"a", 3))
+        next(line for line in stage.lines if line.take()).lose()
+        asked = self.asked(stage)
+        self.assertLess(asked.index(b"get a\r\n"), asked.index(put(b"a", 3)))
+        stage.serve()
+        self.assertEqual([one.take(), other.take()], [get(b"a") + b"STORED\r\n", get(b"b")])
+
+    def test_gone(self) -> None:
+        """
+        Clients that leave disturb nobody.
+        """
+        for turns in (0, 1):
+            for piece in (None, 3):
+                for kind in (Line, UnorderedLine):
+                    keys = [b"missa", b"b", b"large", b"d"]
+                    stage, clients = self.uniting(*[b"get %b\r\n" % key for key in keys], line=kind)
+                    stage.turns(turns)
+                    clients[0].lose()
+                    clients[2].lose()
+                    stage.turns()
+                    while stage.line.deliver(piece):
+                        pass
+                    self.assertEqual([client.take() for client in clients[1::2]], [get(b"b"), get(b"d")])
+
+    def test_allGone(self) -> None:
+        """
+        If all clients have left, nothing is counted for them.
+        """
+        stage, clients = self.uniting(b"get a\r\n", b"get missb\r\n", b"get large\r\n")
+        stage.turns()
+        stage.line.deliver(100)
+        for client in clients:
+            client.lose()
+        stage.line.deliver(100)
+        self.assertEqual(stage.unread.total, 0)
+        stage.serve()
+
+    def test_exception(self) -> None:
+        """
+        An unexpected exception of one session closes its client only.
+        """
+        for piece in (None, 5):
+            stage, clients = self.uniting(b"get a\r\n", b"get b\r\n", b"get c\r\n")
+            stage.turns()
+            session = list(stage.sessions.sessions)[1]
+            session._write = None
+            while stage.line.deliver(piece):
+                pass
+            stage.turns()
+            self.assertEqual([client.connected for client in clients], [True, False, True])
+            self.assertEqual([client.take() for client in clients], [get(b"a"), b"", get(b"c")])
+            self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+
+class RandomTests(ShardedTestCase):
+    """
+    Tests with random stories.
+    """
+
+    def test_stories(self) -> None:
+        """
+        Each request gets its own reply or an error, in the order of the requests, and nothing is left.
+        """
+        for seed in range(STORIES):
+            rng = random.Random(seed)
+            stage = self.stage(
+                rng.choice((1, 2, 4)),
+                sessionLimits=SessionLimits(
+                    maxInFlight=rng.choice((1, 3, 200)), unreadSoft=rng.choice((1000, 1 << 18)),
+                ),
+                depth=rng.choice((1, 2, 5, 128)),
+                line=rng.choice((Line, QueuedLine)),
+                unites=True,
+            )  # fmt: skip
+            clients = [stage.client() for _ in range(8)]
+            expected: list[list[tuple[bytes, bytes]]] = [[] for _ in clients]
+            for _ in range(rng.randint(5, 40)):
+                for client, exchanges in zip(clients, expected, strict=True):
+                    if client.connected and rng.random() < 0.5:
+                        exchange = anyRequest(rng)
+                        if rng.random() < 0.6:
+                            key = b"%b%d" % (rng.choice((b"a", b"a", b"b", b"miss", b"large")), rng.randrange(99))
+                            exchange = b"get %b\r\n" % key, get(key)
+                        exchanges.append(exchange)
+                        client.send(exchange[0])
+                lines = [line for line in stage.lines if line.connected]
+                if lines and rng.random() < 0.1:
+                    rng.choice(lines).lose()
+                for line in lines:
+                    line.deliver(rng.choice((1, 50, 5000, None)))
+                if rng.random() < 0.05:
+                    rng.choice(clients).lose()
+                stage.clock.advance(rng.choice((0, 0, 0, 0.1)))
+                stage.pool.selfCheck()
+            for _ in range(4):
+                self.deliverAny(stage, rng)
+                stage.clock.advance(1)
+            for client, exchanges in zip(clients, expected, strict=True):
+                if client.connected:
+                    self.assertReplies(client.take(), exchanges, seed)
+            self.assertEqual([session.inFlight for session in stage.sessions.sessions if session.inFlight], [])

@@ -1,0 +1,255 @@
+# -*- test-case-name: tests.proxy.test_uniting -*-
+# Copyright txconnpool contributors. See LICENSE.
+"""
+Reads of several clients that a server gets as one request, which costs the server, the network and the proxy less.
+
+They are those that come in one turn of the reactor from clients with nothing else in flight. When the reply is complete
+it is separated into those to each. If anything unusual happens, each read goes on as if it had been sent alone. So that
+this is possible, a client sends the server nothing more until it has its reply.
+
+Pipelines, and reads of several keys if there are several servers by key, are sent together in another way, see
+L{txconnpool.proxy.merging}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, Final
+
+from zope.interface import implementer
+
+from txconnpool.errors import ConnectionLostInFlight, PoolError
+from txconnpool.interfaces import IReplySink
+from txconnpool.pool.containment import DROPPED, contain
+
+#: The largest number of bytes of the requests that are sent as one.
+LONG: Final = 4096
+
+#: If the values in a reply have more bytes for each client, or for all of them, the requests of the next L{APART}
+#: clients are sent alone: sending them as one would save little, and let clients wait for each other.
+LARGE: Final = 8192
+WHOLE: Final = 1 << 17
+APART: Final = 1024
+
+
+class Uniting:
+    """
+    The reads of the clients of one proxy that are sent as one at the end of this turn of the reactor.
+
+    @ivar seconds: the clock.
+    """
+
+    def __init__(self, moreInTurn: Callable[[], Any], seconds: Callable[[], float]) -> None:
+        """
+        @param moreInTurn: returns the L{Turn<txconnpool.net.turn.Turn>} if there may be requests of others in it, see
+            L{moreInTurn<txconnpool.net.turn.moreInTurn>}; else C{None}.
+        @param seconds: the clock.
+        """
+        self.seconds = seconds
+        self._moreInTurn = moreInTurn
+        self._open: dict[Any, UnitedRequest] = {}
+        self._apart = 0  # how many clients send their requests alone
+
+    def add(self, session: Any, pool: Any, command: Any, request: bytes) -> UnitedRequest | None:
+        """
+        Let a client's read be sent together with those of others.
+
+        @param session: the session of the client, which has nothing in flight.
+        @param pool: the pool of the server.
+        @param command: the command, which C{unites}.
+        @param request: the request.
+
+        @return: that which contains it, in place of the connection; C{None} if the request must be sent alone.
+        """
+        size = len(request)
+        united = self._open.get(pool)
+        if united is None or united.room < size:
+            moreInTurn = self._moreInTurn
+            turn = moreInTurn()
+            united = None if turn is None else self._begin(turn, pool, command.several, size)
+            if united is None:
+                return None
+        elif united.command is not command.several:
+            return None
+        united.room -= size
+        united.sessions.append(session)
+        united.commands.append(command)
+        united.requests.append(request)
+        return united
+
+    def _begin(self, turn: Any, pool: Any, command: Any, size: int) -> UnitedRequest | None:
+        """
+        @param size: the number of bytes of the first client's request.
+
+        @return: a request without clients; C{None} if the client's request must be sent alone.
+        """
+        if self._apart:
+            self._apart -= 1
+            return None
+        record = pool.pick() if size <= LONG else None
+        if record is None:
+            return None
+        record.load += 1
+        record.connection.outlet.announce()
+        united = self._open[pool] = UnitedRequest(self, pool, record, command)
+        turn.atEnd(united.send)
+        return united
+
+    def ended(self, united: UnitedRequest) -> None:
+        """
+        A request gets no further clients.
+        """
+        if self._open.get(united.pool) is united:
+            del self._open[united.pool]
+
+    def setApart(self) -> None:
+        """
+        Let requests be sent alone for a while.
+        """
+        self._apart = APART
+
+
+@implementer(IReplySink)
+class UnitedRequest:
+    """
+    A request in place of those of several clients, and the sink of its reply. For the sessions of the clients it stands
+    for a connection that has no capacity.
+
+    @cvar record: the record of that connection.
+    @ivar pool: the pool of the request's own connection.
+    @ivar command: the command of the request.
+    @ivar room: how many more bytes of requests it can get.
+    @ivar sessions: the sessions of the clients.
+    @ivar commands: the commands of their requests.
+    @ivar requests: these requests.
+    """
+
+    joins = False
+    record: Final = SimpleNamespace(depth=1, load=1)
+
+    __slots__ = (
+        "_held", "_holder", "_pieces", "_record", "_since", "_uniting", "command", "commands", "pool", "requests",
+        "room", "sessions",
+    )  # fmt: skip
+
+    def __init__(self, uniting: Uniting, pool: Any, record: Any, command: Any) -> None:
+        self._uniting = uniting
+        self.pool = pool
+        self._record = record
+        self.command = command
+        self.room = LONG
+        self.sessions: list[Any] = []
+        self.commands: list[Any] = []
+        self.requests: list[bytes] = []
+        self._since = 0.0  # when it was sent
+        self._pieces: list[bytes] = []  # of the reply
+        self._held = 0  # the number of their bytes
+        self._holder: Any = None  # the session that they are counted for
+
+    def send(self) -> None:
+        """
+        Send the request.
+        """
+        requests, connection, uniting = self.requests, self._record.connection, self._uniting
+        uniting.ended(self)
+        self._since = uniting.seconds()
+        self._record.load -= 1  # sending counts it
+        self.pool.counters.acquired += len(requests) - 1
+        if connection.loss is not None:
+            self._sendApart(connection.loss)
+        elif len(requests) == 1:
+            connection.send(self.sessions[0], self.commands[0], 1, requests[0])
+        else:
+            connection.send(self, self.command, 1, self.command.united(requests))
+
+    # -- IReplySink
+
+    def replied(self, data: bytes, done: int) -> None:
+        """
+        Pass on the reply to each client, if that to the request is complete.
+        """
+        if not done:
+            self._keep(data)
+            return
+        if self._pieces:
+            data = b"".join([*self._pieces, data])
+            self._drop()
+        sessions, count = self.sessions, len(self.requests)
+        self._count(count - 1)
+        if len(data) > min(LARGE * count, WHOLE):
+            self._uniting.setApart()
+        replies = self.command.separated(self.requests, data)
+        for session, reply in zip(sessions, replies, strict=True):
+            try:
+                session.replied(reply, 1)
+            except Exception:
+                contain(session)
+
+    def _count(self, more: int) -> None:
+        """
+        Count so many more requests of the clients.
+        """
+        traffic = self._record.server.traffic
+        traffic.requests[self.command.index] += more
+        traffic.moreKeys -= more
+        traffic.latency.observe(max(0.0, self._uniting.seconds() - self._since), more)
+
+    def _keep(self, data: bytes) -> None:
+        """
+        Keep a part of the reply, whose bytes are counted for one of the clients. If they are too many, each request is
+        sent again, alone.
+        """
+        self._pieces.append(data)
+        holder, size = self._holder, len(data)
+        if holder is None or holder.gone:
+            size += self._held
+            holder = self._holder = next((each for each in self.sessions if not each.gone), None)
+        self._held += len(data)
+        if holder is not None:
+            holder.hold(size)
+        if self._held > WHOLE:
+            self._uniting.setApart()
+            self._record.connection.reassign(self, DROPPED)
+            self._drop()
+            self._sendApart(ConnectionLostInFlight("the reply is too large to be read for several clients"))
+
+    def _drop(self) -> None:
+        self._pieces = []
+        if self._holder is not None:
+            self._holder.release(self._held)
+            self._holder = None
+        self._held = 0
+
+    def _sendApart(self, error: PoolError) -> None:
+        self.requestsLost([], False, error)
+        self.afterLoss(error)
+
+    def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
+        """
+        Let each client handle the loss of its request, of whose reply it has nothing.
+        """
+        self._drop()
+        for session, command, request in zip(self.sessions, self.commands, self.requests, strict=True):
+            try:
+                session.requestsLost([(session, command, 1, 0.0, request)], False, error)
+            except Exception:
+                contain(session)
+
+    def afterLoss(self, error: PoolError) -> None:
+        """
+        Let each client go on.
+        """
+        for session in self.sessions:
+            try:
+                session.afterLoss(error)
+            except Exception:
+                contain(session)
+
+    def abort(self, error: PoolError) -> None:
+        """
+        Close the clients, because of an unexpected exception.
+        """
+        self._drop()
+        for session in self.sessions:
+            session.abort(error)
