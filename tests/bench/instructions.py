@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 from tests.bench import report
@@ -78,6 +79,9 @@ class Exchange:
         ends: list[Callable[[], object]] = []  # what is called at the end of a turn
         if hasattr(stage.sessions, "merging"):
             stage.sessions.merging = type(stage.sessions.merging)(lambda call: ends.append(call) or True)  # type: ignore[func-returns-value]
+        if hasattr(stage.sessions, "uniting") and self.clients > 1:
+            ended = SimpleNamespace(atEnd=ends.append)
+            stage.sessions.uniting = type(stage.sessions.uniting)(lambda: ended, stage.clock.seconds)
         address = IPv4Address("TCP", "127.0.0.1", 1)
         pipes = [Pipe(stage.clock).connect(stage.sessions.buildProtocol(address)) for _ in range(self.clients)]
         for pipe in pipes:
