@@ -33,6 +33,11 @@ WHOLE: Final = 1 << 17
 APART: Final = 1024
 
 
+#: Why requests are sent again, alone, although their connection was not lost.
+TOO_LARGE: Final = ConnectionLostInFlight("the reply is too large to be kept for several clients")
+REFUSED: Final = ConnectionLostInFlight("the server has refused the requests of several clients")
+
+
 class Uniting:
     """
     The reads of the clients of one proxy that are sent as one at the end of this turn of the reactor.
@@ -157,7 +162,8 @@ class UnitedRequest:
         self._record.load -= 1  # sending counts it
         self.pool.counters.acquired += len(requests) - 1
         if connection.loss is not None:
-            self._sendApart(connection.loss)
+            self.requestsLost([], False, connection.loss)
+            self.afterLoss(connection.loss)
         elif len(requests) == 1:
             connection.send(self.sessions[0], self.commands[0], 1, requests[0])
         else:
@@ -175,12 +181,15 @@ class UnitedRequest:
         if self._pieces:
             data = b"".join([*self._pieces, data])
             self._drop()
-        sessions, count = self.sessions, len(self.requests)
-        self._count(count - 1)
+        count = len(self.requests)
         if len(data) > min(LARGE * count, WHOLE):
             self._uniting.setApart()
         replies = self.command.separated(self.requests, data)
-        for session, reply in zip(sessions, replies, strict=True):
+        if replies is None:  # for one of the requests, perhaps
+            self._sendApart(REFUSED)
+            return
+        self._count(count - 1)
+        for session, reply in zip(self.sessions, replies, strict=True):
             try:
                 session.replied(reply, 1)
             except Exception:
@@ -209,10 +218,8 @@ class UnitedRequest:
         if holder is not None:
             holder.hold(size)
         if self._held > WHOLE:
-            self._uniting.setApart()
             self._record.connection.reassign(self, DROPPED)
-            self._drop()
-            self._sendApart(ConnectionLostInFlight("the reply is too large to be read for several clients"))
+            self._sendApart(TOO_LARGE)
 
     def _drop(self) -> None:
         self._pieces = []
@@ -222,6 +229,10 @@ class UnitedRequest:
         self._held = 0
 
     def _sendApart(self, error: PoolError) -> None:
+        """
+        Let the clients send their requests again, alone, and those of the next clients too.
+        """
+        self._uniting.setApart()
         self.requestsLost([], False, error)
         self.afterLoss(error)
 

@@ -291,12 +291,12 @@ class Command:
             return requests[0]
         return self.subset(requests[0], [key for request in requests for key in self.keys(request)])
 
-    def separated(self, requests: list[bytes], reply: bytes) -> list[bytes]:
+    def separated(self, requests: list[bytes], reply: bytes) -> list[bytes] | None:
         """
         @param requests: requests of a command that C{unites}, in whose place the result of L{united} was sent.
         @param reply: the complete reply to that.
 
-        @return: the reply to each of the requests.
+        @return: the reply to each of the requests; C{None} for an error.
         """
         raise NotImplementedError(f"{self.name} is never united")
 

@@ -279,10 +279,9 @@ class MemcacheCommand(Command):
         """
         return joinEach(orders, values, arrived, b"", b"END\r\n" if merged else b"", b"END\r\n")
 
-    def separated(self, requests: list[bytes], reply: bytes) -> list[bytes]:
+    def separated(self, requests: list[bytes], reply: bytes) -> list[bytes] | None:
         """
-        @return: the replies to retrievals, each with its values, in the order of its keys if the server has kept it.
-            An error is the reply to each.
+        @return: the replies to retrievals, each with its values in the order of its keys; C{None} for an error.
         """
         keyAt, isUnique = layoutOf(requests[0])
         replies = separateReplies(reply, requests, keyAt, isUnique)
@@ -291,7 +290,7 @@ class MemcacheCommand(Command):
         keys = [self.keys(request) for request in requests]
         values = self.values([key for its in keys for key in its], reply)
         if values is None:
-            return [reply] * len(requests)
+            return None
         ends = [*accumulate(map(len, keys))]
         starts = [0, *ends[:-1]]
         return [b"".join(values[start:end]) + b"END\r\n" for start, end in zip(starts, ends, strict=True)]
