@@ -104,8 +104,8 @@ class BinaryTestCase(ShardedTestCase):
         """
         limits = SessionLimits(**options)
         return (
-            self.stage(maxItemSize=ITEM_MAX, sessionLimits=limits),
-            self.sharded(maxItemSize=ITEM_MAX, sessionLimits=limits),
+            self.stage(maxItemSize=ITEM_MAX, sessionLimits=limits, unites=True),
+            self.sharded(maxItemSize=ITEM_MAX, sessionLimits=limits, unites=True, merges=True),
         )
 
 
@@ -231,6 +231,33 @@ class OrderTests(BinaryTestCase):
         for each in range(3):
             self.converse(stage, [request(SETQ, b"a %d" % each, stored(), b"v") + request(GETQ, b"a %d" % each)])
             self.assertEqual(len(stage.lines[each].asked), 2)
+
+
+class TogetherTests(BinaryTestCase):
+    """
+    Tests for clients whose requests come in one turn of the reactor.
+    """
+
+    def test_apart(self) -> None:
+        """
+        Requests are sent alone: their replies have another form than those to clients of the text protocol, whose gets
+        become one request.
+        """
+        for stage in self.stages():
+            binary, text = [stage.client() for _ in range(2)], [stage.client() for _ in range(2)]
+            self.converse(stage, [request(SET, b"a", stored(5), b"v")])
+            for client in binary:
+                client.send(request(GET, b"a"))
+            for client in text:
+                client.send(b"gets a\r\n")
+            stage.serve()
+            asked = [each for line in stage.lines for each in line.asked if each.startswith(b"get")]
+            self.assertEqual(sorted(asked), [b"gets a\r\n", b"gets a\r\n", b"gets a a\r\n"])
+            for client in binary:
+                packets, rest = split(client.take())
+                self.assertEqual(([each.opcode for each in packets], rest), ([GET], b""))
+            for client in text:
+                self.assertTrue(client.take().startswith(b"VALUE a "))
 
 
 class ServersTests(BinaryTestCase):

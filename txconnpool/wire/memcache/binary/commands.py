@@ -137,12 +137,13 @@ def _statusOf(line: bytes) -> tuple[int, bytes | None]:
 
 def _like(command: MemcacheCommand) -> Callable[[C], C]:
     """
-    Give a class the attributes of a text command.
+    Give a class the attributes of a text command, but those of text replies.
     """
+    others = {"matchWhole": None, "unites": False}
 
     def decorate(cls: C) -> C:
         for name in (*Command.__slots__, *MemcacheCommand.__slots__):
-            value: Any = None if name == "matchWhole" else getattr(command, name)
+            value: Any = others[name] if name in others else getattr(command, name)
             if name not in vars(cls):
                 setattr(cls, name, staticmethod(value) if isinstance(value, FunctionType) else value)
         return cls
