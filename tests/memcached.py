@@ -57,7 +57,7 @@ def answer(data: bytes) -> tuple[bytes, int]:
 
 def _answer(word: bytes, words: list[bytes]) -> bytes:
     if word in (b"get", b"gets", b"gat"):
-        words = words[word == b"gat" :]
+        words = [each for each in words if each][word == b"gat" :]
         unique = b" 7" if word == b"gets" else b""
         hits = [(key, value(key)) for key in words if not key.startswith(b"miss")]
         lines = [b"VALUE %s 0 %d%s\r\n%s\r\n" % (key, len(data), unique, data) for key, data in hits]

@@ -160,7 +160,10 @@ class FunctionTests(SynchronousTestCase):
         reply, request = b"VALUE a 0 1\r\nx\r\nEND\r\n", b"get a b\r\n"
         for wrong in ((None, [request]), (reply, (request,)), (reply, [None]), (reply, [b"get"])):
             self.assertIsNone(separate(*wrong, 4, False))
-        self.assertIsNone(separate(reply, [request], -1, False))
+        for keyAt in (-1, 8, 1 << 62, (1 << 63) - 1):
+            self.assertIsNone(separate(reply, [request, b"get a\r\n"], keyAt, False))
+            self.assertIsNone(native.extension.findValues(reply, 0, b"get a\r\n", keyAt, False))
+            self.assertIsNone(native.extension.countValues(reply, 0, b"get a\r\n", keyAt, False))
         self.assertRaises(TypeError, separate, reply, [request], "4", False)
         self.assertRaises(TypeError, separate, reply, [request], 4)
         counts = [sys.getrefcount(each) for each in (reply, request)]

@@ -115,6 +115,17 @@ class MergingTests(ScatterCase):
             line.asked.clear()
         return stage, clients
 
+    def test_spaces(self) -> None:
+        """
+        Spaces at the end of a request are no keys, also if the requests go on as if they had been sent alone.
+        """
+        requests = [b"get a0 a1 \r\n", b"get  a2  a0  \r\n"]
+        stage, clients = self.begun(*requests)
+        stage.turns()
+        self.line(stage, 0).lose()
+        stage.serve()
+        self.assertEqual([client.take() for client in clients], [answer(request)[0] for request in requests])
+
     def test_apart(self) -> None:
         """
         Apart are sent: a second read of a client after others, other commands, very long requests, and what comes in

@@ -5,7 +5,9 @@ Tests for L{txconnpool.proxy.uniting}: reads of several clients that a server ge
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from typing import Any
 
 from tests.clients import SessionTestCase, get, put
@@ -14,7 +16,7 @@ from tests.pipes import Pipe
 from tests.proxy.test_sharding import ShardedTestCase, anyRequest
 from tests.stage import Stage
 from txconnpool.proxy.flow import SessionLimits
-from txconnpool.proxy.uniting import APART, LARGE, LONG, WHOLE
+from txconnpool.proxy.uniting import APART, FEW, LARGE, LONG, WHOLE
 from txconnpool.wire.memcache.replies import GET, GETS
 
 ERROR = b"SERVER_ERROR out of memory\r\n"
@@ -78,6 +80,7 @@ class UnitingTestCase(SessionTestCase):
         Let clients send a request each in one turn of the reactor.
         """
         stage = self.stage(unites=True, **settings)
+        stage.sessions.uniting.most = 1000
         clients = [stage.client() for _ in requests]
         for client, request in zip(clients, requests, strict=True):
             client.send(request)
@@ -117,6 +120,39 @@ class UnitedTests(UnitingTestCase):
             handshakes = 1
             counted = sum(traffic.latency.counts), stage.pool.counters.acquired
             self.assertEqual(counted, (5 + handshakes, 5))
+
+    def test_spaces(self) -> None:
+        """
+        The number of spaces between the words of a request does not matter for the others.
+        """
+        requests = [b"get  x \r\n", b"get miss11\r\n", b"get   y  z\r\n", b"get 11\r\n", b"get b \r\n"]
+        for kind in (Line, UnorderedLine):
+            for piece in (None, 7):
+                stage, clients = self.uniting(*requests, line=kind)
+                stage.turns()
+                while stage.line.deliver(piece):
+                    pass
+                self.assertEqual([client.take() for client in clients], [answer(each)[0] for each in requests])
+
+    def test_few(self) -> None:
+        """
+        At first only a few requests become one, and more when the replies are small.
+        """
+        keys = [b"short%d" % number for number in range(8 * FEW)]
+        stage, clients = self.uniting(*[b"get %b\r\n" % key for key in keys[:FEW]])
+        stage.sessions.uniting.most = FEW
+        clients += [stage.client() for _ in keys[FEW:]]
+        stage.serve()
+        asked = stage.line.asked
+        for count in (FEW, 2 * FEW, 4 * FEW):
+            self.assertEqual(asked[-1].count(b" "), count)
+            for client, key in zip(clients, keys, strict=True):
+                client.send(b"get %b\r\n" % key)
+            stage.serve()
+        for client in clients:
+            client.take()
+        stage.sessions.uniting.adapt(WHOLE, 8 * FEW)
+        self.assertEqual(stage.sessions.uniting.most, 4 * FEW)
 
     def test_alone(self) -> None:
         """
@@ -238,6 +274,87 @@ class UnitedTests(UnitingTestCase):
         self.assertEqual(stage.pool.waiters.count, 2)
         stage.serve()
         self.assertEqual([client.take() for client in clients], [get(b"a"), get(b"a")])
+
+    def test_pipelining(self) -> None:
+        """
+        A client whose read was sent alone may send more at once.
+        """
+        stage, (client,) = self.uniting(b"get a\r\n")
+        stage.turns()
+        client.send(put(b"a", 3))
+        self.assertEqual(self.asked(stage), [b"get a\r\n", put(b"a", 3)])
+
+    def test_crowded(self) -> None:
+        """
+        Bytes that are kept do not stop a client from being read, nor close it: if they would, each request is sent
+        again, alone.
+        """
+        limits = SessionLimits(unreadSoft=3000, unreadHard=5000)
+        requests = [b"get large\r\n", b"get a\r\n", b"get b\r\n"]
+        stage, clients = self.uniting(*requests, sessionLimits=limits)
+        stage.turns()
+        while stage.line.deliver(700):
+            stage.turns()
+        self.assertEqual([client.take() for client in clients[1:]], [get(b"a"), get(b"b")])
+        for client in clients[1:]:
+            client.send(b"get c\r\n")
+        stage.serve()
+        self.assertEqual([client.take() for client in clients[1:]], [get(b"c")] * 2)
+
+    def test_limitsChange(self) -> None:
+        """
+        Clients are read again if the limits were lowered while bytes were kept.
+        """
+        stage, clients = self.uniting(b"get a\r\n", b"get large\r\n")
+        stage.turns()
+        stage.line.deliver(10000)
+        stage.sessions.limit(SessionLimits(unreadSoft=1000))
+        self.assertEqual([client.reading for client in clients], [False, False])
+        stage.serve()
+        self.assertEqual([client.take() for client in clients], [get(b"a"), get(b"large")])
+        self.assertEqual([client.reading for client in clients], [True, True])
+
+    def test_references(self) -> None:
+        """
+        A client that is gone is not kept by one that was served together with it.
+        """
+        stage, clients = self.uniting(b"get a\r\n", b"get b\r\n")
+        session = weakref.ref(next(iter(stage.sessions.sessions)))
+        stage.serve()
+        clients[1].send(b"get c\r\n")
+        stage.turns()
+        clients.pop(0).lose()
+        stage.clients.pop(0)
+        stage.line.take()
+        gc.collect()
+        self.assertIsNone(session())
+
+
+class ShardedTests(ShardedTestCase):
+    """
+    Tests for clients of several servers.
+    """
+
+    def test_lanes(self) -> None:
+        """
+        When a client has the reply of one server, it may send this server more, although it waits for another one.
+        """
+        stage = self.sharded(unites=True)
+        one, other = stage.client(), stage.client()
+        one.send(b"get a0\r\n")
+        other.send(b"get b0\r\n")
+        stage.turns()
+        one.send(b"get a1\r\n")
+        stage.turns()
+        asked = [server.lines[0] for server in stage.servers]
+        asked[0].deliver()
+        self.assertEqual(asked[0].asked, [b"get a0 b0\r\n"])
+        one.send(put(b"a0", 3))
+        stage.turns()
+        asked[0].look()
+        self.assertEqual(asked[0].asked[1:], [put(b"a0", 3)])
+        stage.serve()
+        self.assertEqual(one.take(), get(b"a0") + get(b"a1") + b"STORED\r\n")
 
 
 class FailureTests(UnitingTestCase):

@@ -116,7 +116,7 @@ static int readArguments(const char *name, Arguments arguments, Py_ssize_t count
     if (isUnique < 0)
         return -1;
     PyObject *request = arguments[2];
-    if (!PyBytes_Check(request) || keyAt < 0 || keyAt + 2 > PyBytes_GET_SIZE(request) ||
+    if (!PyBytes_Check(request) || keyAt < 0 || keyAt > PyBytes_GET_SIZE(request) - 2 ||
         !openText(arguments[0], arguments[1], &match->reply))
         return 0;
     match->keys.at = PyBytes_AS_STRING(request) + keyAt;
@@ -226,7 +226,7 @@ PyObject *separateReplies(PyObject *Py_UNUSED(module), Arguments arguments, Py_s
         return NULL;
     for (Py_ssize_t number = 0; number < wanted; number++) {
         PyObject *request = PyList_GET_ITEM(requests, number), *reply = NULL;
-        if (PyBytes_Check(request) && keyAt + 2 <= PyBytes_GET_SIZE(request)) {
+        if (PyBytes_Check(request) && keyAt <= PyBytes_GET_SIZE(request) - 2) {
             char *start = PyBytes_AS_STRING(request);
             Text keys = {start + keyAt, start + PyBytes_GET_SIZE(request) - 2};
             reply = takeReply(&values, &keys);

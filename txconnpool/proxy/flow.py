@@ -148,6 +148,12 @@ class ClientConnection(Protocol):
         """
         return self.unread - (self.held if first else 0) > self._limits.unreadSoft
 
+    def isCrowdedBy(self, size: int) -> bool:
+        """
+        @return: whether nothing more would be requested for the client if so many more of its bytes were held.
+        """
+        return self.unread + size > self._limits.unreadSoft
+
     @property
     def isFull(self) -> bool:
         """

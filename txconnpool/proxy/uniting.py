@@ -24,18 +24,24 @@ from txconnpool.interfaces import IReplySink
 from txconnpool.pool.containment import DROPPED, contain
 
 #: The largest number of bytes of the requests that are sent as one.
-LONG: Final = 4096
+LONG: Final = 2048
 
-#: If the values in a reply have more bytes for each client, or for all of them, the requests of the next L{APART}
-#: clients are sent alone: sending them as one would save little, and let clients wait for each other.
-LARGE: Final = 8192
-WHOLE: Final = 1 << 17
+#: So many requests are sent as one at first. The number is doubled while the replies are small.
+FEW: Final = 8
+
+#: If a reply has more bytes for each client, or for all of them, the requests of the next L{APART} clients are sent
+#: alone: sending them as one would save little, and let clients wait for each other.
+LARGE: Final = 4096
+WHOLE: Final = 1 << 16
 APART: Final = 1024
-
 
 #: Why requests are sent again, alone, although their connection was not lost.
 TOO_LARGE: Final = ConnectionLostInFlight("the reply is too large to be kept for several clients")
 REFUSED: Final = ConnectionLostInFlight("the server has refused the requests of several clients")
+
+#: The record of a connection without capacity, and of one that carries nothing.
+_BUSY: Final = SimpleNamespace(depth=1, load=1)
+_FREE: Final = SimpleNamespace(depth=1, load=0)
 
 
 class Uniting:
@@ -43,6 +49,7 @@ class Uniting:
     The reads of the clients of one proxy that are sent as one at the end of this turn of the reactor.
 
     @ivar seconds: the clock.
+    @ivar most: the largest number of requests that are sent as one now.
     """
 
     def __init__(self, moreInTurn: Callable[[], Any], seconds: Callable[[], float]) -> None:
@@ -52,6 +59,7 @@ class Uniting:
         @param seconds: the clock.
         """
         self.seconds = seconds
+        self.most = FEW
         self._moreInTurn = moreInTurn
         self._open: dict[Any, UnitedRequest] = {}
         self._apart = 0  # how many clients send their requests alone
@@ -69,7 +77,7 @@ class Uniting:
         """
         size = len(request)
         united = self._open.get(pool)
-        if united is None or united.room < size:
+        if united is None or united.room < size or len(united.requests) >= self.most:
             moreInTurn = self._moreInTurn
             turn = moreInTurn()
             united = None if turn is None else self._begin(turn, pool, command.several, size)
@@ -110,18 +118,33 @@ class Uniting:
 
     def setApart(self) -> None:
         """
-        Let requests be sent alone for a while.
+        Let requests be sent alone for a while, and only a few as one after it.
         """
         self._apart = APART
+        self.most = FEW
+
+    def adapt(self, size: int, count: int) -> None:
+        """
+        Adapt the number of requests that are sent as one.
+
+        @param size: the number of bytes of a reply.
+        @param count: the number of requests that it is for.
+        """
+        if size > min(LARGE * count, WHOLE):
+            self.setApart()
+        elif 2 * size > WHOLE:
+            self.most = max(FEW, count // 2)
+        elif count >= self.most:
+            self.most *= 2
 
 
 @implementer(IReplySink)
 class UnitedRequest:
     """
     A request in place of those of several clients, and the sink of its reply. For the sessions of the clients it stands
-    for a connection that has no capacity.
+    for a connection that has no capacity until they have their replies.
 
-    @cvar record: the record of that connection.
+    @ivar record: the record of that connection.
     @ivar pool: the pool of the request's own connection.
     @ivar command: the command of the request.
     @ivar room: how many more bytes of requests it can get.
@@ -131,16 +154,16 @@ class UnitedRequest:
     """
 
     joins = False
-    record: Final = SimpleNamespace(depth=1, load=1)
 
     __slots__ = (
-        "_held", "_holder", "_pieces", "_record", "_since", "_uniting", "command", "commands", "pool", "requests",
-        "room", "sessions",
+        "_held", "_pieces", "_record", "_since", "_size", "_uniting", "command", "commands", "pool", "record",
+        "requests", "room", "sessions",
     )  # fmt: skip
 
     def __init__(self, uniting: Uniting, pool: Any, record: Any, command: Any) -> None:
         self._uniting = uniting
         self.pool = pool
+        self.record = _BUSY
         self._record = record
         self.command = command
         self.room = LONG
@@ -149,25 +172,39 @@ class UnitedRequest:
         self.requests: list[bytes] = []
         self._since = 0.0  # when it was sent
         self._pieces: list[bytes] = []  # of the reply
-        self._held = 0  # the number of their bytes
-        self._holder: Any = None  # the session that they are counted for
+        self._size = 0  # the number of their bytes
+        self._held = 0  # how many of them are counted for each client
 
     def send(self) -> None:
         """
         Send the request.
         """
-        requests, connection, uniting = self.requests, self._record.connection, self._uniting
-        uniting.ended(self)
-        self._since = uniting.seconds()
+        self._uniting.ended(self)
         self._record.load -= 1  # sending counts it
-        self.pool.counters.acquired += len(requests) - 1
+        try:
+            self._send(self._record.connection, len(self.requests))
+        except Exception:
+            contain(self)
+
+    def _send(self, connection: Any, count: int) -> None:
+        self._since = self._uniting.seconds()
+        self.pool.counters.acquired += count - 1
         if connection.loss is not None:
             self.requestsLost([], False, connection.loss)
             self.afterLoss(connection.loss)
-        elif len(requests) == 1:
-            connection.send(self.sessions[0], self.commands[0], 1, requests[0])
+        elif count > 1:
+            connection.send(self, self.command, 1, self.command.united(self.requests))
         else:
-            connection.send(self, self.command, 1, self.command.united(requests))
+            self.sessions[0].sendsAlone(connection)
+            connection.send(self.sessions[0], self.commands[0], 1, self.requests[0])
+            self._end()
+
+    def _end(self) -> None:
+        """
+        Forget the clients, which may still refer to this object.
+        """
+        self.record = _FREE
+        self.sessions, self.commands, self.requests = [], [], []
 
     # -- IReplySink
 
@@ -181,15 +218,15 @@ class UnitedRequest:
         if self._pieces:
             data = b"".join([*self._pieces, data])
             self._drop()
-        count = len(self.requests)
-        if len(data) > min(LARGE * count, WHOLE):
-            self._uniting.setApart()
-        replies = self.command.separated(self.requests, data)
-        if replies is None:  # for one of the requests, perhaps
+        sessions, requests = self.sessions, self.requests
+        self._uniting.adapt(len(data), len(requests))
+        replies = self.command.separated(requests, data)
+        if replies is None:  # it is an error, perhaps for one of the requests
             self._sendApart(REFUSED)
             return
-        self._count(count - 1)
-        for session, reply in zip(self.sessions, replies, strict=True):
+        self._count(len(requests) - 1)
+        self._end()
+        for session, reply in zip(sessions, replies, strict=True):
             try:
                 session.replied(reply, 1)
             except Exception:
@@ -206,27 +243,31 @@ class UnitedRequest:
 
     def _keep(self, data: bytes) -> None:
         """
-        Keep a part of the reply, whose bytes are counted for one of the clients. If they are too many, each request is
-        sent again, alone.
+        Keep a part of the reply, whose bytes are counted for all clients alike, because it is not known for which of
+        them they are. If they are too many, each request is sent again, alone.
         """
+        present = [session for session in self.sessions if not session.gone]
+        share = len(data) // max(1, len(present))
         self._pieces.append(data)
-        holder, size = self._holder, len(data)
-        if holder is None or holder.gone:
-            size += self._held
-            holder = self._holder = next((each for each in self.sessions if not each.gone), None)
-        self._held += len(data)
-        if holder is not None:
-            holder.hold(size)
-        if self._held > WHOLE:
+        self._size += len(data)
+        if not present or self._size > WHOLE or any(session.isCrowdedBy(share) for session in present):
             self._record.connection.reassign(self, DROPPED)
             self._sendApart(TOO_LARGE)
+            return
+        self._held += share
+        for session in present:
+            session.hold(share)
 
     def _drop(self) -> None:
+        """
+        Drop the parts of the reply.
+        """
         self._pieces = []
-        if self._holder is not None:
-            self._holder.release(self._held)
-            self._holder = None
-        self._held = 0
+        held, self._held = self._held, 0
+        if held:
+            for session in self.sessions:
+                if not session.gone:
+                    session.heldBack(-held)
 
     def _sendApart(self, error: PoolError) -> None:
         """
@@ -251,7 +292,9 @@ class UnitedRequest:
         """
         Let each client go on.
         """
-        for session in self.sessions:
+        sessions = self.sessions
+        self._end()
+        for session in sessions:
             try:
                 session.afterLoss(error)
             except Exception:
@@ -262,5 +305,7 @@ class UnitedRequest:
         Close the clients, because of an unexpected exception.
         """
         self._drop()
-        for session in self.sessions:
+        sessions = self.sessions
+        self._end()
+        for session in sessions:
             session.abort(error)

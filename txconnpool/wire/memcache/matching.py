@@ -21,7 +21,7 @@ from txconnpool.wire import Command
 from txconnpool.wire.joining import Gathered
 from txconnpool.wire.joining import chosenJoin as joinEach
 from txconnpool.wire.memcache.expiry import expiring
-from txconnpool.wire.memcache.keys import collectReply, keyOf, layoutOf, requestFor
+from txconnpool.wire.memcache.keys import collectReply, keyOf, requestFor
 from txconnpool.wire.memcache.lines import chosenDivide as divideLines
 from txconnpool.wire.memcache.lines import chosenKey as plainKey
 from txconnpool.wire.memcache.values import chosenSeparate as separateReplies
@@ -236,7 +236,7 @@ class MemcacheCommand(Command):
         assert self.keysOf is not None
         keys = self.keysOf(request)
         keys.reverse()
-        return [key for key in keys if key] if b"  " in request else keys
+        return [key for key in keys if key] if b"  " in request or request.endswith(b" \r\n") else keys
 
     def shares(self, requests: list[bytes], indexes: Any, most: int) -> Shares:
         """
@@ -283,8 +283,8 @@ class MemcacheCommand(Command):
         """
         @return: the replies to retrievals, each with its values in the order of its keys; C{None} for an error.
         """
-        keyAt, isUnique = layoutOf(requests[0])
-        replies = separateReplies(reply, requests, keyAt, isUnique)
+        # They begin with the name and one space: all others were put into this form.
+        replies = separateReplies(reply, requests, len(self._before), self.name == "gets")
         if replies is not None:
             return replies
         keys = [self.keys(request) for request in requests]
@@ -486,7 +486,7 @@ def _skipTo(
     """
     Skip requested keys up to the key of a value, or find it among those that were skipped.
 
-    There are at most L{PART_KEYS<txconnpool.wire.memcache.classic.PART_KEYS>} keys, so the search is short.
+    There are at most some hundred keys, so the search is short.
 
     @param following: the key that was expected, which is removed from C{asked} already; empty if there is none.
 
