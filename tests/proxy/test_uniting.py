@@ -17,7 +17,7 @@ from tests.proxy.test_sharding import ShardedTestCase, anyRequest
 from tests.stage import Stage
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.uniting import APART, FEW, LARGE, LONG, WHOLE
-from txconnpool.wire.memcache.replies import GET, GETS
+from txconnpool.wire.memcache.replies import GET, GETS, SEVERAL
 
 ERROR = b"SERVER_ERROR out of memory\r\n"
 
@@ -74,6 +74,13 @@ class UnitingTestCase(SessionTestCase):
     """
     Base class of these tests.
     """
+
+    def setUp(self) -> None:
+        """
+        Let reads of several keys be united without the extension too.
+        """
+        for command in (GET, GETS):
+            self.patch(SEVERAL[command], "unites", True)
 
     def uniting(self, *requests: bytes, **settings: Any) -> tuple[Stage, list[Pipe]]:
         """

@@ -247,7 +247,9 @@ for _single, _several in SEVERAL.items():
     _single.several = _several
     _several.part = _part = _several.variant(multiKey=True)
     _part.gathers = True
-    _part.merges = _single.unites = _several.unites = _single in (GET, GETS)
+    _part.merges = _single.unites = _single in (GET, GETS)
+    # In Python, to separate the values of many keys costs more than is saved.
+    _several.unites = _single.unites and native.extension is not None
 
 #: The commands of the most common requests with several keys: where their keys begin, and whether the values have a cas
 #: unique.
