@@ -229,7 +229,7 @@ class ReportTests(SynchronousTestCase):
         """
         A contender's ratio is compared with the aim of the workload.
         """
-        self.assertIn("54 % over", report.verdict([ResultTests().result()], "proxy"))
+        self.assertIn("90 % over", report.verdict([ResultTests().result()], "proxy"))
         self.assertEqual(report.verdict([ResultTests().result()], "nobody"), "")
         judgements = [report.judged(ratio, Aim("cpu", 1.3, 1.0)) for ratio in (1.0, 1.1, 1.3, 1.43)]
         self.assertEqual(judgements, ["goal", "reached", "reached", "10 % over"])
