@@ -274,12 +274,7 @@ class UnitedRequest:
         Let the clients send their requests again, alone, and those of the next clients too.
         """
         self._uniting.setApart()
-        self._drop()
-        for session, command, request in zip(self.sessions, self.commands, self.requests, strict=True):
-            try:
-                session.sendAgain(command, request)
-            except Exception:
-                contain(session)
+        self.requestsLost([], False, error)
         self.afterLoss(error)
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
