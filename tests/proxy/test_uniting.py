@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import random
+import re
 import weakref
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.clients import SessionTestCase, get, put
 from tests.memcached import Line, QueuedLine, answer
 from tests.pipes import Pipe
 from tests.proxy.test_sharding import ShardedTestCase, anyRequest
-from tests.stage import Stage
+from tests.stage import ShardedStage, Stage
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.uniting import APART, FEW, LARGE, LONG, WHOLE
 from txconnpool.wire.memcache.replies import GET, GETS, SEVERAL
@@ -362,6 +363,58 @@ class ShardedTests(ShardedTestCase):
         self.assertEqual(asked[0].asked[1:], [put(b"a0", 3)])
         stage.serve()
         self.assertEqual(one.take(), get(b"a0") + get(b"a1") + b"STORED\r\n")
+
+    def test_alone(self) -> None:
+        """
+        A client whose read is sent alone may have sent another server something meanwhile. What follows goes to the
+        server of its key.
+        """
+        stage = self.sharded(unites=True)
+        client = stage.client()
+        self.widen(stage, client)
+        client.take()
+        client.send(b"get a0\r\n")
+        client.send(b"get a1\r\n")
+        stage.turns()
+        client.send(put(b"b1", 3) + put(b"b0", 3))
+        stage.turns()
+        self.assertServers(stage)
+        stage.serve()
+        self.assertEqual(client.take(), get(b"a0") + get(b"a1") + b"STORED\r\n" * 2)
+
+    def test_stories(self) -> None:
+        """
+        In random stories each server gets the requests for its keys only, and each client its replies.
+        """
+        for seed in range(STORIES):
+            rng = random.Random(seed)
+            stage = self.sharded(unites=True, merges=rng.random() < 0.5, depth=rng.choice((1, 2, 128)))
+            clients = [stage.client() for _ in range(6)]
+            expected: list[list[tuple[bytes, bytes]]] = [[] for _ in clients]
+            for _ in range(30):
+                for client, exchanges in zip(clients, expected, strict=True):
+                    for _ in range(rng.choice((0, 1, 1, 3))):
+                        exchanges.append(anyRequest(rng))
+                        client.send(exchanges[-1][0])
+                if rng.random() < 0.7:
+                    stage.turns(1)
+                for line in stage.lines:
+                    line.deliver(rng.choice((1, 50, 5000, None)))
+            self.deliverAny(stage, rng)
+            for client, exchanges in zip(clients, expected, strict=True):
+                self.assertEqual(client.take(), b"".join(reply for _, reply in exchanges), seed)
+            self.assertServers(stage)
+
+    def assertServers(self, stage: ShardedStage) -> None:
+        """
+        Assert that each server was asked for its own keys only.
+        """
+        for number, server in enumerate(stage.servers):
+            for line in server.lines:
+                line.look()
+                for request in line.asked:
+                    words = re.findall(rb"(?:a|b|miss|large)[0-9]+", request.partition(b"\r\n")[0])
+                    self.assertEqual({int(re.sub(rb"[a-z]+", b"", word)) % 3 for word in words} - {number}, set())
 
 
 class FailureTests(UnitingTestCase):

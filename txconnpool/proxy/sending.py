@@ -71,12 +71,6 @@ class RequestSender(OrderedReplies):
         room: int = record.depth - record.load
         return room
 
-    def sendsAlone(self, connection: Any) -> None:
-        """
-        The read in flight, which was to be sent together with those of others, is sent alone.
-        """
-        self._connection = connection
-
     def _wait(self) -> None:
         """
         Send nothing until the pool has a connection.

@@ -106,7 +106,7 @@ class Uniting:
         record.load += 1
         record.connection.outlet.announce()
         united = self._open[pool] = UnitedRequest(self, pool, record, command)
-        turn.atEnd(united.send)
+        turn.atEnd(united.flush)
         return united
 
     def ended(self, united: UnitedRequest) -> None:
@@ -142,9 +142,11 @@ class Uniting:
 class UnitedRequest:
     """
     A request in place of those of several clients, and the sink of its reply. For the sessions of the clients it stands
-    for a connection that has no capacity until they have their replies.
+    for a connection, which has no capacity until they have their replies. If there is only one of them, it is that of
+    the request.
 
     @ivar record: the record of that connection.
+    @ivar send: that of this connection, if it has capacity.
     @ivar pool: the pool of the request's own connection.
     @ivar command: the command of the request.
     @ivar room: how many more bytes of requests it can get.
@@ -157,13 +159,13 @@ class UnitedRequest:
 
     __slots__ = (
         "_held", "_pieces", "_record", "_since", "_size", "_uniting", "command", "commands", "pool", "record",
-        "requests", "room", "sessions",
+        "requests", "room", "send", "sessions",
     )  # fmt: skip
 
     def __init__(self, uniting: Uniting, pool: Any, record: Any, command: Any) -> None:
         self._uniting = uniting
         self.pool = pool
-        self.record = _BUSY
+        self.record: Any = _BUSY
         self._record = record
         self.command = command
         self.room = LONG
@@ -175,7 +177,7 @@ class UnitedRequest:
         self._size = 0  # the number of their bytes
         self._held = 0  # how many of them are counted for each client
 
-    def send(self) -> None:
+    def flush(self) -> None:
         """
         Send the request.
         """
@@ -195,9 +197,9 @@ class UnitedRequest:
         elif count > 1:
             connection.send(self, self.command, 1, self.command.united(self.requests))
         else:
-            self.sessions[0].sendsAlone(connection)
             connection.send(self.sessions[0], self.commands[0], 1, self.requests[0])
             self._end()
+            self.record, self.send = self._record, connection.send
 
     def _end(self) -> None:
         """
