@@ -18,7 +18,7 @@ from txconnpool.metrics import tally
 from txconnpool.pool.connection import isRetryable
 from txconnpool.proxy.flow import ClientConnection, SessionLimits
 from txconnpool.proxy.pinning import Pin
-from txconnpool.proxy.replies import Entry, ReplyQueue, RetriedRequest
+from txconnpool.proxy.replies import Entry, QueuedRequest, ReplyQueue, RetriedRequest
 from txconnpool.proxy.resending import DeclinedRequests
 
 #: The maximum number of requests that a new session may have in flight. All of them may be for values of the maximum
@@ -245,6 +245,16 @@ class OrderedReplies(ClientConnection):
             if not self.gone:  # the errors may be more than is held for a client
                 self.replace(entry, entries)
         self.settle(sum(request[2] for request in requests))
+
+    def sendAgain(self, command: Any, request: bytes) -> None:
+        """
+        Send the only request in flight to a server again, alone: it was sent together with those of others, and the
+        reply is not usable. C{afterLoss} is called next.
+        """
+        if not self.gone:
+            self._needQueue().ahead = 0
+            self.replace(None, [QueuedRequest(self, command, 1, request)])
+        self.settle(1)
 
     def resend(self, entry: Entry | None, connection: Any, request: Any, reply: bytes) -> bool:
         """

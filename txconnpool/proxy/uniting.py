@@ -276,7 +276,12 @@ class UnitedRequest:
         Let the clients send their requests again, alone, and those of the next clients too.
         """
         self._uniting.setApart()
-        self.requestsLost([], False, error)
+        self._drop()
+        for session, command, request in zip(self.sessions, self.commands, self.requests, strict=True):
+            try:
+                session.sendAgain(command, request)
+            except Exception:
+                contain(session)
         self.afterLoss(error)
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
