@@ -36,6 +36,15 @@ static bool readLine(Text *text, bool isUnique, Value *value)
     return skipLineEnd(text);
 }
 
+/* Read the line of a value, its body and the line end after that. */
+static bool readValue(Text *text, bool isUnique, Value *value)
+{
+    if (!readLine(text, isUnique, value) || remaining(text) < value->length)
+        return false;
+    text->at += value->length;
+    return skipLineEnd(text);
+}
+
 /* Find the next key of the request. Return its length; 0 if there is none. */
 static Py_ssize_t nextKey(Text *keys, const char **key)
 {
@@ -84,10 +93,7 @@ static Py_ssize_t matchValues(Match *match, PyObject *data)
     Value value;
     while (!skip(text, "END\r\n", 5)) {
         const char *start = text->at;
-        if (!readLine(text, match->isUnique, &value) || remaining(text) < value.length)
-            return 0;
-        text->at += value.length;
-        if (!skipLineEnd(text))
+        if (!readValue(text, match->isUnique, &value))
             return 0;
         int isWanted = skipToKey(match, &value);
         if (isWanted <= 0)
@@ -167,7 +173,7 @@ typedef struct {
 } Values;
 
 /* Read the next value, if that is not done, or the end. False if there is neither. */
-static bool readValue(Values *values)
+static bool readNext(Values *values)
 {
     if (values->isRead || values->ended)
         return true;
@@ -177,11 +183,8 @@ static bool readValue(Values *values)
         return true;
     }
     values->start = text->at;
-    if (!readLine(text, values->isUnique, &values->value) || remaining(text) < values->value.length)
-        return false;
-    text->at += values->value.length;
-    values->isRead = true;
-    return skipLineEnd(text);
+    values->isRead = readValue(text, values->isUnique, &values->value);
+    return values->isRead;
 }
 
 /* Take the values of the keys of a request. Return the reply to it; NULL if that is not possible. */
@@ -190,7 +193,7 @@ static PyObject *takeReply(Values *values, Text *keys)
     const char *from = values->text.at, *to = from, *key;
     Py_ssize_t size;
     while ((size = nextKey(keys, &key)) > 0) {
-        if (!readValue(values))
+        if (!readNext(values))
             return NULL;
         if (!values->isRead || size != values->value.size || memcmp(key, values->value.key, (size_t)size) != 0)
             continue;
@@ -239,7 +242,7 @@ PyObject *separateReplies(PyObject *Py_UNUSED(module), Arguments arguments, Py_s
         }
         PyList_SET_ITEM(replies, number, reply);
     }
-    if (!readValue(&values) || values.isRead || remaining(&values.text) > 0) {
+    if (!readNext(&values) || values.isRead || remaining(&values.text) > 0) {
         Py_DECREF(replies);
         Py_RETURN_NONE;
     }

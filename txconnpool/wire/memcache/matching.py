@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import islice
 from re import Match
 from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
@@ -291,9 +291,8 @@ class MemcacheCommand(Command):
         values = self.values([key for its in keys for key in its], reply)
         if values is None:
             return None
-        ends = [*accumulate(map(len, keys))]
-        starts = [0, *ends[:-1]]
-        return [b"".join(values[start:end]) + b"END\r\n" for start, end in zip(starts, ends, strict=True)]
+        following = iter(values)
+        return [b"".join(islice(following, len(its))) + b"END\r\n" for its in keys]
 
     def divide(self, request: bytes, count: int) -> tuple[bytes, bytes]:
         """
@@ -486,7 +485,7 @@ def _skipTo(
     """
     Skip requested keys up to the key of a value, or find it among those that were skipped.
 
-    There are at most some hundred keys, so the search is short.
+    There are at most a thousand keys.
 
     @param following: the key that was expected, which is removed from C{asked} already; empty if there is none.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 from txconnpool import native
@@ -104,13 +105,8 @@ def separateReplies(reply: bytes, requests: list[bytes], keyAt: int, isUnique: b
     whole = findValues(reply, 0, b" ".join([key for its in keys for key in its]) + b"\r\n", 0, isUnique)
     if whole is None or whole[0] < len(reply):
         return None
-    values, start = whole[2], 0
-    replies = []
-    for its in keys:
-        end = start + len(its)
-        replies.append(b"".join(values[start:end]) + _END)
-        start = end
-    return replies
+    values = iter(whole[2])
+    return [b"".join(islice(values, len(its))) + _END for its in keys]
 
 
 #: L{findValues}, or its equal in the extension.
