@@ -285,7 +285,7 @@ class UnitedTests(UnitingTestCase):
 
     def test_pipelining(self) -> None:
         """
-        A client whose read was sent alone may send more at once.
+        If the read of a client was sent alone, its next requests are sent without waiting for the reply.
         """
         stage, (client,) = self.uniting(b"get a\r\n")
         stage.turns()
@@ -381,6 +381,27 @@ class ShardedTests(ShardedTestCase):
         self.assertServers(stage)
         stage.serve()
         self.assertEqual(client.take(), get(b"a0") + get(b"a1") + b"STORED\r\n" * 2)
+
+    def test_again(self) -> None:
+        """
+        A read that is sent again goes to the server of its key, whatever its client waits for besides.
+        """
+        for fails in (False, True):
+            stage = self.sharded(unites=True, line=FailingLine if fails else Line)
+            one, other = stage.client(), stage.client()
+            for client in (one, other):
+                self.widen(stage, client)
+                client.take()
+            one.send(b"get a0\r\n")
+            other.send(b"get b0\r\n")
+            stage.turns()
+            one.send(b"get a1\r\n")
+            stage.turns()
+            if not fails:
+                stage.servers[0].lines[0].lose()
+            stage.serve()
+            self.assertEqual([one.take(), other.take()], [get(b"a0") + get(b"a1"), get(b"b0")])
+            self.assertServers(stage)
 
     def test_stories(self) -> None:
         """

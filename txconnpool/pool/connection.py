@@ -66,6 +66,7 @@ class Connection(Protocol):
     A pipelined connection to a server.
 
     @ivar record: the pool's record of this connection.
+    @ivar ended: whether the connection was lost.
     @ivar lease: an object that is notified while the connection is leased to one client: C{pushed} is called with each
         frame of the server that is no reply, C{connectionLost} when the connection is lost, and C{abort} when one of
         these has raised an unexpected exception. C{None}: there is no lease, and such frames are dropped.
@@ -93,7 +94,7 @@ class Connection(Protocol):
         self._oldest: InFlight | None = None  # the oldest request when the timer last fired
         self._oldestSince = 0.0  # the time at which the timer first found it to be the oldest
         self._error: PoolError | None = None
-        self._ended = False
+        self.ended = False
         self._readSlowLog()
 
     # -- Requests
@@ -137,13 +138,6 @@ class Connection(Protocol):
         Whether the server may wait for something else before it replies to a request in flight.
         """
         return any(command.patience(request) for _, command, _, _, request in self._inFlight)
-
-    @property
-    def loss(self) -> PoolError | None:
-        """
-        The error of the requests that were in flight when the connection was lost; C{None} while there is a connection.
-        """
-        return self._error if self._ended else None
 
     @property
     def receiving(self) -> bool:
@@ -240,7 +234,7 @@ class Connection(Protocol):
                         return
                 self._heard = now
             if not inFlight:
-                if self._ended:  # a sink has closed this connection when it got its reply
+                if self.ended:  # a sink has closed this connection when it got its reply
                     return
                 raise WireError("bytes that no request has asked for")
             sink, command, count, since, request = inFlight[0]
@@ -519,15 +513,13 @@ class Connection(Protocol):
         """
         Fail all in-flight requests of this connection.
         """
-        self._ended = True
+        self.ended = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._error is None and self._inFlight and not self.receiving:
             self._closedAt(self._inFlight[0][1])
-        self._error = error = self._error or ConnectionLostInFlight(
-            f"upstream connection lost ({self.record.server.name})"
-        )
+        error = self._error or ConnectionLostInFlight(f"upstream connection lost ({self.record.server.name})")
         error.server = self.record.server.name
         if self.lease is not None:
             lease = self.lease
@@ -607,7 +599,7 @@ class Connection(Protocol):
         Read the server again. From now on it may be late.
         """
         self._heard = self._seconds()
-        if self._timer is None and not self._ended:
+        if self._timer is None and not self.ended:
             self._watch(self.factory.requestTimeout)
         self.transport.resumeProducing()
 

@@ -146,7 +146,7 @@ class ClientConnection(Protocol):
 
         @return: whether the client leaves so many bytes unread that nothing more is requested for it.
         """
-        return self.unread - (self.held if first else 0) > self._limits.unreadSoft
+        return self.isCrowdedBy(-self.held if first else 0)
 
     def isCrowdedBy(self, size: int) -> bool:
         """

@@ -248,13 +248,13 @@ class OrderedReplies(ClientConnection):
 
     def sendAgain(self, command: Any, request: bytes) -> None:
         """
-        Send the only request in flight to a server again, alone: it was sent together with those of others, and the
-        reply is not usable. C{afterLoss} is called next.
+        Send the only request in flight to a server again, alone: it was to be sent together with those of others, and
+        there is no usable reply.
         """
         if not self.gone:
             self._needQueue().ahead = 0
             self.replace(None, [QueuedRequest(self, command, 1, request)])
-        self.settle(1)
+        self.answered(1)
 
     def resend(self, entry: Entry | None, connection: Any, request: Any, reply: bytes) -> bool:
         """

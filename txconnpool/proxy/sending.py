@@ -71,6 +71,23 @@ class RequestSender(OrderedReplies):
         room: int = record.depth - record.load
         return room
 
+    def _unite(self, pool: Any, command: Any, request: bytes) -> bool:
+        """
+        Let a read be sent together with those of other clients, if nothing is in flight.
+
+        @param command: the command, which C{unites}.
+
+        @return: whether it will be; if not, it is sent alone.
+        """
+        if self._inFlight or self._queue is not None or self._pin is not None:
+            return False
+        united = self.factory.uniting.add(self, pool, command, request)
+        if united is None:
+            return False
+        self._inFlight = 1
+        self._connection = united
+        return True
+
     def _wait(self) -> None:
         """
         Send nothing until the pool has a connection.

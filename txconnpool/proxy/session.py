@@ -187,14 +187,9 @@ class Session(RequestSender):
                 count = 1
             elif (
                 what.unites and count == 1 and end == size and refusal is None
-                and not self._inFlight and self._queue is None and self._pin is None
+                and self._unite(self._pool, what, data[pos:] if payload is None else payload)
             ):  # fmt: skip
-                request = data[pos:] if payload is None else payload
-                united = self.factory.uniting.add(self, self._pool, what, request)
-                if united is not None:
-                    self._inFlight = 1
-                    self._connection = united
-                    return
+                return
             if refusal is None or pos >= refused:
                 try:
                     room = self._take()

@@ -146,16 +146,9 @@ class ShardedSession(Session):
         if errors and pool in errors:
             raise errors[pool]
         self._select(pool)
-        if (
-            command.unites and not self._inFlight and self._queue is None and self._pin is None
-            and router.standIn is None
-        ):  # fmt: skip
-            united = self.factory.uniting.add(self, pool, command, request)
-            if united is not None:
-                self._inFlight = 1
-                self._connection = united
-                self._sinkPool = pool
-                return True
+        if command.unites and router.standIn is None and self._unite(pool, command, request):
+            self._sinkPool = pool
+            return True
         try:
             room = self._take()
         except PoolError as error:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from zope.interface import implementer
 
-from txconnpool.errors import ConnectionLostInFlight, PoolError
+from txconnpool.errors import PoolError
 from txconnpool.interfaces import IReplySink
 from txconnpool.pool.containment import DROPPED, contain
 
@@ -34,10 +34,6 @@ FEW: Final = 8
 LARGE: Final = 4096
 WHOLE: Final = 1 << 16
 APART: Final = 1024
-
-#: Why requests are sent again, alone, although their connection was not lost.
-TOO_LARGE: Final = ConnectionLostInFlight("the reply is too large to be kept for several clients")
-REFUSED: Final = ConnectionLostInFlight("the server has refused the requests of several clients")
 
 #: The record of a connection without capacity, and of one that carries nothing.
 _BUSY: Final = SimpleNamespace(depth=1, load=1)
@@ -77,7 +73,7 @@ class Uniting:
         """
         size = len(request)
         united = self._open.get(pool)
-        if united is None or united.room < size or len(united.requests) >= self.most:
+        if united is None or united.room < size or len(united.clients) >= self.most:
             moreInTurn = self._moreInTurn
             turn = moreInTurn()
             united = None if turn is None else self._begin(turn, pool, command.several, size)
@@ -86,9 +82,7 @@ class Uniting:
         elif united.command is not command.several:
             return None
         united.room -= size
-        united.sessions.append(session)
-        united.commands.append(command)
-        united.requests.append(request)
+        united.clients.append((session, command, request))
         return united
 
     def _begin(self, turn: Any, pool: Any, command: Any, size: int) -> UnitedRequest | None:
@@ -150,16 +144,14 @@ class UnitedRequest:
     @ivar pool: the pool of the request's own connection.
     @ivar command: the command of the request.
     @ivar room: how many more bytes of requests it can get.
-    @ivar sessions: the sessions of the clients.
-    @ivar commands: the commands of their requests.
-    @ivar requests: these requests.
+    @ivar clients: the session, the command and the request of each client.
     """
 
     joins = False
 
     __slots__ = (
-        "_held", "_pieces", "_record", "_since", "_size", "_uniting", "command", "commands", "pool", "record",
-        "requests", "room", "send", "sessions",
+        "_held", "_pieces", "_record", "_since", "_size", "_uniting", "clients", "command", "pool", "record", "room",
+        "send",
     )  # fmt: skip
 
     def __init__(self, uniting: Uniting, pool: Any, record: Any, command: Any) -> None:
@@ -169,9 +161,7 @@ class UnitedRequest:
         self._record = record
         self.command = command
         self.room = LONG
-        self.sessions: list[Any] = []
-        self.commands: list[Any] = []
-        self.requests: list[bytes] = []
+        self.clients: list[tuple[Any, Any, bytes]] = []
         self._since = 0.0  # when it was sent
         self._pieces: list[bytes] = []  # of the reply
         self._size = 0  # the number of their bytes
@@ -184,29 +174,42 @@ class UnitedRequest:
         self._uniting.ended(self)
         self._record.load -= 1  # sending counts it
         try:
-            self._send(self._record.connection, len(self.requests))
+            self._send(self._record.connection, len(self.clients))
         except Exception:
             contain(self)
 
     def _send(self, connection: Any, count: int) -> None:
         self._since = self._uniting.seconds()
         self.pool.counters.acquired += count - 1
-        if connection.loss is not None:
-            self.requestsLost([], False, connection.loss)
-            self.afterLoss(connection.loss)
+        if connection.ended:
+            self._sendApart()
         elif count > 1:
-            connection.send(self, self.command, 1, self.command.united(self.requests))
+            connection.send(self, self.command, 1, self.command.united(self._requests))
         else:
-            connection.send(self.sessions[0], self.commands[0], 1, self.requests[0])
+            connection.send(self.clients[0][0], self.clients[0][1], 1, self.clients[0][2])
             self._end()
             self.record, self.send = self._record, connection.send
 
-    def _end(self) -> None:
+    @property
+    def sessions(self) -> list[Any]:
+        """
+        The sessions of the clients.
+        """
+        return [session for session, _, _ in self.clients]
+
+    @property
+    def _requests(self) -> list[bytes]:
+        return [request for _, _, request in self.clients]
+
+    def _end(self) -> list[tuple[Any, Any, bytes]]:
         """
         Forget the clients, which may still refer to this object.
+
+        @return: what was forgotten.
         """
+        clients, self.clients = self.clients, []
         self.record = _FREE
-        self.sessions, self.commands, self.requests = [], [], []
+        return clients
 
     # -- IReplySink
 
@@ -220,15 +223,15 @@ class UnitedRequest:
         if self._pieces:
             data = b"".join([*self._pieces, data])
             self._drop()
-        sessions, requests = self.sessions, self.requests
-        self._uniting.adapt(len(data), len(requests))
-        replies = self.command.separated(requests, data)
+        count = len(self.clients)
+        self._uniting.adapt(len(data), count)
+        replies = self.command.separated(self._requests, data)
         if replies is None:  # it is an error, perhaps for one of the requests
-            self._sendApart(REFUSED)
+            self._uniting.setApart()
+            self._sendApart()
             return
-        self._count(len(requests) - 1)
-        self._end()
-        for session, reply in zip(sessions, replies, strict=True):
+        self._count(count - 1)
+        for (session, _, _), reply in zip(self._end(), replies, strict=True):
             try:
                 session.replied(reply, 1)
             except Exception:
@@ -245,8 +248,8 @@ class UnitedRequest:
 
     def _keep(self, data: bytes) -> None:
         """
-        Keep a part of the reply, whose bytes are counted for all clients alike, because it is not known for which of
-        them they are. If they are too many, each request is sent again, alone.
+        Keep a part of the reply. It is not known for which clients it is, so its bytes are counted in equal shares for
+        all of them. If these are too many, each request is sent again, alone.
         """
         present = [session for session in self.sessions if not session.gone]
         share = len(data) // max(1, len(present))
@@ -254,7 +257,9 @@ class UnitedRequest:
         self._size += len(data)
         if not present or self._size > WHOLE or any(session.isCrowdedBy(share) for session in present):
             self._record.connection.reassign(self, DROPPED)
-            self._sendApart(TOO_LARGE)
+            self._uniting.setApart()
+            self._drop()
+            self._sendApart()
             return
         self._held += share
         for session in present:
@@ -271,27 +276,25 @@ class UnitedRequest:
                 if not session.gone:
                     session.heldBack(-held)
 
-    def _sendApart(self, error: PoolError) -> None:
+    def _sendApart(self) -> None:
         """
-        Let the clients send their requests again, alone, and those of the next clients too.
+        Let each client send its request alone.
         """
-        self._uniting.setApart()
-        self._drop()
-        for session, command, request in zip(self.sessions, self.commands, self.requests, strict=True):
+        for session, command, request in self._end():
             try:
                 session.sendAgain(command, request)
             except Exception:
                 contain(session)
-        self.afterLoss(error)
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """
-        Let each client handle the loss of its request, of whose reply it has nothing.
+        Let each client handle the loss of its request. It has received nothing of the reply.
         """
+        ((_, _, _, since, _),) = requests
         self._drop()
-        for session, command, request in zip(self.sessions, self.commands, self.requests, strict=True):
+        for session, command, request in self.clients:
             try:
-                session.requestsLost([(session, command, 1, 0.0, request)], False, error)
+                session.requestsLost([(session, command, 1, since, request)], False, error)
             except Exception:
                 contain(session)
 
@@ -299,9 +302,7 @@ class UnitedRequest:
         """
         Let each client go on.
         """
-        sessions = self.sessions
-        self._end()
-        for session in sessions:
+        for session, _, _ in self._end():
             try:
                 session.afterLoss(error)
             except Exception:
@@ -312,7 +313,5 @@ class UnitedRequest:
         Close the clients, because of an unexpected exception.
         """
         self._drop()
-        sessions = self.sessions
-        self._end()
-        for session in sessions:
+        for session, _, _ in self._end():
             session.abort(error)
