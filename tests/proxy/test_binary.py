@@ -235,13 +235,13 @@ class OrderTests(BinaryTestCase):
 
 class TogetherTests(BinaryTestCase):
     """
-    Tests for clients whose requests come in one turn of the reactor.
+    Tests for clients whose requests arrive in the same turn of the reactor.
     """
 
     def test_apart(self) -> None:
         """
-        Requests are sent alone: their replies have another form than those to clients of the text protocol, whose gets
-        become one request.
+        Each request of a binary client is sent alone, because its reply has another form. The gets of clients of the
+        text protocol become one request.
         """
         for stage in self.stages():
             binary, text = [stage.client() for _ in range(2)], [stage.client() for _ in range(2)]

@@ -111,8 +111,8 @@ class ForkServer:
 
 def forkServer(environment: Mapping[str, str]) -> ForkServer:
     """
-    @return: the fork server for processes that have an environment: there is one for all environments whose variables
-        for Python and for the import of this package are the same. It ends with this process.
+    @return: the fork server for processes with this environment. Environments that have the same variables for Python
+        and for this package share one. It ends with this process.
     """
     return _forkServer(frozenset(item for item in environment.items() if _isImportant(item[0])))
 

@@ -180,9 +180,9 @@ def outletOf(transport: ITransport) -> Any:
     """
     @param transport: the result of L{adopt}.
 
-    @return: an object whose C{queued} is true while bytes were written, or L{announced<DirectTransport.announce>}, that
-        the transport will send at the end of this turn of the reactor. For transports that do not report this, it is
-        always false.
+    @return: an object whose C{queued} says whether the transport will send something at the end of this turn of the
+        reactor: bytes that were written, or that were L{announced<DirectTransport.announce>}. For transports that do
+        not report this, it is always false.
     """
     return transport if hasattr(transport, "queued") else _Unqueued
 

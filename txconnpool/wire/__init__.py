@@ -293,8 +293,8 @@ class Command:
 
     def separated(self, requests: list[bytes], reply: bytes) -> list[bytes] | None:
         """
-        @param requests: requests of a command that C{unites}, in whose place the result of L{united} was sent.
-        @param reply: the complete reply to that.
+        @param requests: the requests that were sent as one, see L{united}. Their command C{unites}.
+        @param reply: the complete reply to it.
 
         @return: the reply to each of the requests; C{None} for an error.
         """

@@ -137,7 +137,7 @@ def _statusOf(line: bytes) -> tuple[int, bytes | None]:
 
 def _like(command: MemcacheCommand) -> Callable[[C], C]:
     """
-    Give a class the attributes of a text command, but those of text replies.
+    Give a class the attributes of a text command, except those that are only for replies to text clients.
     """
     others = {"matchWhole": None, "unites": False}
 
