@@ -129,6 +129,17 @@ class RequestTests(PoolCase):
         line.answer(*"bcde")
         self.assertEqual([self.successResultOf(answer) for answer in answers], [*"abcde"])
 
+    def test_grows(self) -> None:
+        """
+        While all connections are busy, requests are sent on them at once, and the pool connects again up to
+        C{maxClients}.
+        """
+        pool = self.pool(maxClients=3, pipelineDepth=100)
+        for _ in range(10):
+            self.ask(pool)
+            self.reactor.turns()
+        self.assertEqual((pool.stats.busy, pool.stats.idle, pool.stats.waiting), (3, 0, 0))
+
     def test_ownLoad(self) -> None:
         """
         A client that keeps the load of its connection itself gets requests as long as it has capacity.

@@ -191,10 +191,10 @@ class BasePool(LeasingPool[C]):
         )
         self._forceShutdown = forceShutdown
         self._selfBusy: dict[int, int] = {}  # the load that clients put on their own connection, see clientBusy
-        self._readiness = Readiness(self.state, reactor, self._grow)
+        self._readiness = Readiness(self.state, reactor, self._dialWanted)
         self._trigger: Any = None
 
-    def _grow(self) -> None:
+    def _dialWanted(self) -> None:
         now = self._seconds()
         self._do(self.state.grow(now), now)
 
