@@ -241,6 +241,12 @@ class Toy:
         """
         return netstring(b"-" + text.encode())
 
+    def isError(self, reply: bytes) -> bool:
+        """
+        @return: whether a reply begins with a minus sign.
+        """
+        return reply.partition(b":")[2].startswith(b"-")
+
     def describe(self, request: bytes) -> tuple[str, list[bytes]]:
         """
         @return: the name and the key.

@@ -337,19 +337,20 @@ class ClientCounters:
 
     @ivar received: bytes of requests.
     @ivar sent: bytes of replies.
-    @ivar answered: requests that the proxy rejected itself: invalid ones, and commands that are not allowed.
+    @ivar refused: requests that the proxy answered with an error without asking a server: invalid ones, those that are
+        not allowed, and logins that failed.
     @ivar errors: requests that the proxy answered with an error because no server answered them, by reason.
     @ivar partial: requests for several keys that got a reply or an error although some of the servers have failed.
     @ivar pauses: how often reading from a client was paused, by reason: C{"unread"} (the client does not read its
         replies) or C{"backlog"} (the client sends more than can be forwarded).
     """
 
-    __slots__ = ("answered", "errors", "partial", "pauses", "received", "sent")
+    __slots__ = ("errors", "partial", "pauses", "received", "refused", "sent")
 
     def __init__(self) -> None:
         self.received = 0
         self.sent = 0
-        self.answered = 0
+        self.refused = 0
         self.partial = 0
         self.errors: dict[str, int] = {}
         self.pauses = {"unread": 0, "backlog": 0}

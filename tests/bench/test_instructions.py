@@ -32,7 +32,7 @@ class ExchangeTests(SynchronousTestCase):
                 turn()
                 self.assertEqual([each.inFlight for each in sessions], [0] * exchange.clients, name)
             counters = sessions[0].factory.counters
-            self.assertEqual((counters.answered, counters.errors), (0, {}), name)
+            self.assertEqual((counters.refused, counters.errors), (0, {}), name)
 
 
 class CountTests(SynchronousTestCase):

@@ -16,9 +16,65 @@ from twisted.logger import capturedLogs, formatEvent
 from tests.bugs import covers
 from tests.clients import LOST, STATISTICS, SessionTestCase, get, put
 from tests.pipes import Pipe
+from tests.redisstage import SingleRedisStage, requests
+from tests.wire.memcache.binary import packets
+from tests.wire.memcache.binary.cases import NOOP, QUIT, VERSION
 from txconnpool.proxy import sessions
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.sessions import FAREWELL, FAREWELLS
+
+
+class RefusalTests(SessionTestCase):
+    """
+    Tests for the number of requests to which the proxy itself replies with an error.
+    """
+
+    def assertRefused(self, stage: Any, *exchanges: tuple[bytes, int]) -> None:
+        """
+        Assert how much the number rises with each request of one client.
+        """
+        client, counters = stage.client(), stage.sessions.counters
+        for sent, expected in exchanges:
+            before = counters.refused
+            stage.ask(client, sent)
+            self.assertEqual(counters.refused - before, expected, sent)
+
+    def test_memcached(self) -> None:
+        """
+        Invalid requests count, also those that end the connection. Those with another reply do not.
+        """
+        stage = self.stage(start=False)
+        stage.sessions.gate.accepted = ((b"joe", b"secret"),)
+        stage.pool.start()
+        stage.turns()
+        login = b"set x 0 0 10\r\njoe secret\r\n"
+        self.assertRefused(
+            stage, (b"get a\r\n", 1), (login, 0), (b"get a\r\n", 0), (b"nonsense\r\n", 1), (b"verbosity 1\r\n", 0),
+            (b"set a 0 0 2000000\r\n", 1), (b"a" * 2_000_000, 0),
+        )  # fmt: skip
+        stage.sessions.gate.accepted = None
+        self.assertRefused(stage, (b"get " + b"a" * 3000 + b"\r\n", 1), (b"version\r\n", 0), (b"quit\r\n", 0))
+
+    def test_binary(self) -> None:
+        """
+        Packets of the binary protocol count if their reply has an error.
+        """
+        exchanges = [
+            (packets.request(opcode), expected) for opcode, expected in ((NOOP, 0), (0x99, 1), (VERSION, 0), (QUIT, 0))
+        ]
+        self.assertRefused(self.stage(), *exchanges)
+
+    def test_redis(self) -> None:
+        """
+        Requests that need no server do not count, nor does a login.
+        """
+        stage = SingleRedisStage()
+        stage.sessions.gate.accepted = ((b"default", b"x"),)
+        texts = (
+            ("PING", 1), ("AUTH default x", 0), ("PING", 0), ("SELECT 1", 0), ("HELLO 3", 0), ("CLIENT SETNAME x", 0),
+            ("SET a b", 0), ("NOSUCH", 1), ("SELECT x", 1), ("AUTH default y", 1), ("QUIT", 0),
+        )  # fmt: skip
+        self.assertRefused(stage, *[(requests(text), expected) for text, expected in texts])
 
 
 class AcceptanceTests(SessionTestCase):

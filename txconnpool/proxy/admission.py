@@ -133,7 +133,7 @@ class PendingClient(Protocol):
             return
         rest, self._data = self._data[end:], b""
         counters.received += end
-        counters.answered += 1
+        self._admission.sessions.countReply(reply)
         if action is ADMIT:
             self._admit(reply, rest)
             return

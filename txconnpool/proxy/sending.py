@@ -246,7 +246,6 @@ class RequestSender(OrderedReplies):
         if self._inFlight or self._queue is not None:
             return False
         error = self.useFlavour(flavour)
-        self._counters.answered += 1
         self.answer(error or reply)
         return True
 

@@ -110,7 +110,6 @@ class Session(RequestSender):
             if error:
                 self._answerLast(error)
                 return
-            self._counters.answered += 1
         self.answer(reply)
         if data:
             self.dataReceived(data)
@@ -304,7 +303,7 @@ class Session(RequestSender):
             self._sendUnsent()
             action = ANSWER
         if action is ANSWER:
-            self._counters.answered += 1
+            factory.countReply(payload)
             if missing > 0:
                 self._swallow, self._late = missing, payload
             else:
@@ -357,6 +356,7 @@ class Session(RequestSender):
         """
         if isinstance(reply, Foreign):
             self.factory.strangers.add(reply.protocol, self.transport)
+        self.factory.countReply(reply)
         self.answer(reply)
         self.end()
 

@@ -295,6 +295,13 @@ class SessionFactory(Factory):
             _log.warn("{pool}: too many clients, {count} refused: {limit}", pool=self.name, count=count, limit=limit)
         return _Refused(self)
 
+    def countReply(self, reply: bytes) -> None:
+        """
+        Count a reply of the proxy itself if it is an error.
+        """
+        if self.dialect.isError(reply):
+            self.counters.refused += 1
+
     def unserved(self, error: PoolError) -> None:
         """
         Count a client that is closed because it got no connection, and its protocol has no error to say so. A line of

@@ -53,8 +53,8 @@ class LocalAction(enum.Enum):
     #: Payload: C{(command, request)}. C{command.join} makes one reply of those of the servers.
     BROADCAST = "send the request to every server, and return one reply"
     #: Payload: C{(command, request, index)}. Only if servers share the keys: every server gets the request, or only
-    #: that with the index, as for requests with keys. C{command.isError} says whether a reply is an
-    #: error, which is then that to the request. Otherwise C{command.join} makes one reply of all.
+    #: that with the index, as for requests with keys. C{command.values} returns C{None} for a reply that is an error,
+    #: which is then that to the request. Otherwise C{command.join} makes one reply of all.
     SPREAD = "send the request to every server by key, and return one reply"
     #: Payload: C{(command, request, refusal, closes)}. Every server gets the request, one after another, each on a
     #: connection of its own: the reply may be of any length. C{command.withoutEnd} removes the end of each reply but
@@ -677,6 +677,13 @@ class IDialect(Protocol):
         @param text: the text of the error.
 
         @return: the reply to a request that failed in the proxy.
+        """
+
+    def isError(self, reply: bytes) -> bool:
+        """
+        @param reply: a reply of the proxy itself, which may be empty.
+
+        @return: whether it is an error.
         """
 
     def describe(self, request: bytes) -> tuple[str, list[bytes]]:

@@ -177,7 +177,7 @@ class ReadTests(SynchronousTestCase):
     def test_commands(self) -> None:
         """
         Requests are counted by command over all servers, each request of a merged one for itself. Requests that the
-        proxy answered are counted apart.
+        proxy refused are counted apart.
         """
         stage = Stage(2)
         for _ in range(2):

@@ -180,8 +180,9 @@ POOL_OWN: Final = (
     Statistic("session_pauses", "counter", "times that reading from a client was suspended; unread: it did not read "
               "its replies (`session-unread-soft`); backlog: it sent more than could be forwarded (`session-backlog`)",
               lambda of: dict(of.sessions.counters.pauses), "reason"),
-    Statistic("requests_refused", "counter", "requests answered by the proxy: malformed, or not allowed",
-              lambda of: of.sessions.counters.answered),
+    Statistic("requests_refused", "counter", "requests to which the proxy itself replied with an error: malformed, or "
+              "not allowed; also logins that failed (`listen-auth`)",
+              lambda of: of.sessions.counters.refused),
     Statistic("request_errors", "counter",
               "requests that got an error of the proxy instead of a server's reply; unavailable: no server could be "
               "reached; too_many_waiting: `max-waiting`; wait_timeout, request_timeout: the settings of these names; "

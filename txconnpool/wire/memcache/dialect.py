@@ -16,6 +16,7 @@ from txconnpool.wire import Command, IRequestReader, Login, ServerStatistics
 from txconnpool.wire.memcache import statistics
 from txconnpool.wire.memcache.auth import BAD_TOKEN, FAILURE, STORED, UNAUTHENTICATED, LoginReader, loginRequest
 from txconnpool.wire.memcache.binary.logins import BinaryLoginReader, ProtocolChooser
+from txconnpool.wire.memcache.binary.packets import RESPONSE
 from txconnpool.wire.memcache.binary.requests import BinaryReader
 from txconnpool.wire.memcache.effects import ORDINARY
 from txconnpool.wire.memcache.matching import REPLY_LINE_MAX, received
@@ -39,6 +40,9 @@ __all__ = [
 ]
 
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
+
+_ERRORS: Final = (b"ERROR", b"CLIENT_ERROR", b"SERVER_ERROR")
+_PACKET: Final = bytes([RESPONSE])
 
 
 def checkGreeting(reply: bytes) -> bytes:
@@ -198,6 +202,12 @@ class Memcache:
         @return: the error line for a request that failed in the proxy.
         """
         return b"SERVER_ERROR " + _UNPRINTABLE.sub(" ", text)[:200].encode() + b"\r\n"
+
+    def isError(self, reply: bytes) -> bool:
+        """
+        @return: whether a reply is one of memcached's three error lines, or a packet with a status other than success.
+        """
+        return reply.startswith(_ERRORS) or (reply[:1] == _PACKET and reply[6:8] != b"\0\0")
 
     def statistics(self, items: Iterable[tuple[str, object]]) -> bytes:
         """

@@ -27,6 +27,13 @@ def error(text: str | bytes) -> bytes:
     return b"-" + _LINE_END.sub(b" ", data) + b"\r\n"
 
 
+def isError(reply: bytes) -> bool:
+    """
+    @return: whether a reply is an error.
+    """
+    return reply[:1] == b"-"
+
+
 def bulk(data: bytes) -> bytes:
     """
     @return: a bulk string.

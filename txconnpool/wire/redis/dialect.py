@@ -22,7 +22,7 @@ from txconnpool.wire.redis.learning import OTHER
 from txconnpool.wire.redis.replyreader import ReplyReader
 from txconnpool.wire.redis.requestreader import RequestReader
 from txconnpool.wire.redis.rules import BASE, FORBIDDEN, Flavour, Rules
-from txconnpool.wire.redis.subscriptions import endedOf, groupOf, isError, keyOf, requestFor, topicOf
+from txconnpool.wire.redis.subscriptions import endedOf, groupOf, keyOf, requestFor, topicOf
 from txconnpool.wire.redis.topology import ClusterReplyReader, askTopology
 from txconnpool.wire.topics import Hub, Topic
 from txconnpool.wire.topology import Shard
@@ -216,7 +216,7 @@ class Redis:
         """
         @return: the channels and patterns of a new connection.
         """
-        return Hub(isError, topicOf, groupOf, endedOf)
+        return Hub(self.isError, topicOf, groupOf, endedOf)
 
     def topicKey(self, topic: Topic) -> bytes | None:
         """
@@ -263,6 +263,12 @@ class Redis:
         """
         prefix = b"-" if kind == LoginRefused.kind else b"-ERR "
         return prefix + _UNPRINTABLE.sub(" ", text)[:200].encode() + b"\r\n"
+
+    def isError(self, reply: bytes) -> bool:
+        """
+        @return: whether a reply is an error.
+        """
+        return answers.isError(reply)
 
     def statistics(self, items: Iterable[tuple[str, object]]) -> bytes:
         """

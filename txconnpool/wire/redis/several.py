@@ -67,17 +67,11 @@ class _Compound(RedisCommand):
         """
         return b"" if self.hidden else reply
 
-    def isError(self, reply: bytes) -> bool:
-        """
-        @return: whether a reply is an error.
-        """
-        return reply[:1] == b"-"
-
     def values(self, keys: list[bytes], reply: bytes) -> list[bytes] | None:
         """
         @return: the reply, which is about all keys; C{None} for an error.
         """
-        return None if self.isError(reply) else [reply]
+        return None if answers.isError(reply) else [reply]
 
 
 class DividedCommand(_Compound):
@@ -131,7 +125,7 @@ class _Get(DividedCommand):
         """
         @return: the values of the keys; C{None} for an error.
         """
-        if self.isError(reply):
+        if answers.isError(reply):
             return None
         return [value for _, value in zip(keys, elements(reply), strict=True)]
 

@@ -79,13 +79,6 @@ def keyOf(topic: Topic, cluster: bool) -> bytes | None:
     return None if isEvents or (kind == "psubscribe" and not cluster) else name
 
 
-def isError(reply: bytes) -> bool:
-    """
-    @return: whether a reply says that no channel of a request was subscribed.
-    """
-    return reply[:1] == b"-"
-
-
 def requestFor(adds: bool, topics: Sequence[Topic]) -> tuple[Command, bytes]:
     """
     @param adds: whether to subscribe.
