@@ -187,7 +187,7 @@ class IRouter(Interface):
     Chooses the pool that gets a request.
     """
 
-    keyed = Attribute("Whether requests are routed by their keys. If not, there is one pool, and no method is called.")
+    keyed = Attribute("Whether requests are routed by their keys. If not, there is one pool, which gets all requests.")
     pools = Attribute("All pools, each an L{IConnections}.")
     standIn = Attribute("What stands in for servers that are down, or C{None}; see L{txconnpool.routing.standin}.")
 

@@ -233,8 +233,7 @@ class Command:
 
     def key(self, data: bytes, pos: int) -> bytes | None:
         """
-        Find the key by which a router chooses the server. This and the next four methods are called only if there are
-        several servers by key.
+        Find the key by which a router chooses the server. Called only if there are several servers by key.
 
         @param data: bytes that contain a request that begins at C{pos} and was checked.
 

@@ -1,8 +1,7 @@
 # -*- test-case-name: tests.wire.memcache.test_keys -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
-The keys of requests, and what the replies to retrievals have for each key. All of this is used only if there are
-several servers by key, and on bytes that were checked before.
+The keys of requests, and what the replies to retrievals have for each key. All bytes were checked before.
 """
 
 from __future__ import annotations
