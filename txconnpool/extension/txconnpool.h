@@ -1,7 +1,9 @@
 /* Copyright txconnpool contributors. See LICENSE. */
 
-/* The functions of the module. The function of the same name in Python says what each does: it has the same result for
-   the same arguments. All are called with an array of arguments (METH_FASTCALL), keep no reference and have no state. */
+/* The functions of the module. Each has a twin in Python, which describes it and has the same result for the same
+   arguments: the function of the same name, or for wholeValue, wholeUniqueValue, wholeMetaValue and wholeStored that of
+   the command in NATIVE (wire/memcache/replies.py). All are called with an array of arguments (METH_FASTCALL), keep no
+   reference and have no state. */
 
 #ifndef TXCONNPOOL_H
 #define TXCONNPOOL_H
