@@ -36,12 +36,12 @@ class ReadGroup:
         self.command = command
         self._merged = merged
         self._requests: list[bytes] = []
-        # The owner of each request, and which of its replies it gets; C{None} when it has it.
+        # For each request its owner, and the place of its reply among the owner's; C{None} when the owner has that.
         self._owners: list[tuple[Any, int] | None] = []
         self._orders: list[list[int]] = []  # for each request the number of the share of each key
         self._shares: list[ReadShare] = []
-        self._left = 0  # the number of those without a reply
-        self._values: list[Values | None] = []  # of each share, C{None} until they have arrived
+        self._left = 0  # the number of shares without a reply
+        self._values: list[Values | None] = []  # the values of each share, C{None} until they have arrived
         # The parts of requests that go on as if they had been sent alone, by the numbers of their shares.
         self._taken: dict[int, dict[int, Part]] = {}
 

@@ -36,8 +36,10 @@ class RequestSender(OrderedReplies):
     def __init__(self, factory: Any) -> None:
         super().__init__(factory)
         self._reader = factory.dialect.requestReader()
-        self._blocked = False  # whether it waits for a connection, or never sends anything again
-        self._refusable = 0  # how many of the kept bytes were there when the wait began
+        # Whether it sends nothing now: it waits for a connection, its leased connection is not ready, its requests are
+        # in a L{Merge<txconnpool.proxy.merging.Merge>}, or it is gone.
+        self._blocked = False
+        self._refusable = 0  # how many of the kept bytes were there when the wait for a connection began
 
     @property
     def oldest(self) -> bytes:

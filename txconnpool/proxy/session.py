@@ -74,7 +74,7 @@ class Session(RequestSender):
     host: str | None = None
     router: Any
 
-    _late = b""  # the reply to write after that
+    _late = b""  # the reply to the request of C{_swallow}, which is written when all of that has arrived
     _refusal: PoolError | None = None  # the error for requests that waited, and have to wait for the end of a pause
 
     def __init__(self, factory: Any, host: str | None = None) -> None:
@@ -88,11 +88,11 @@ class Session(RequestSender):
         self.number = next(factory.numbers)
         self._read = self._reader.read
         self._kept: list[bytes] = []  # bytes of requests that could not be forwarded yet
+        self._need = 0  # the kept bytes are read again when there are this many
+        self._line = False  # whether the kept bytes are also read again when a line end arrives
         self._moving = False  # whether it uses another router as soon as nothing is in flight
         self._answers = 0  # the number of requests that were answered here since the last pause
         self._swallow = 0  # the number of bytes of a request that will be dropped when they arrive
-        self._need = 0  # they are read again when there are this many bytes
-        self._line = False  # whether they are also read again when a line end arrives
 
     # -- Requests
 
