@@ -6,7 +6,6 @@ The first exchanges on a new connection, which a dialect describes and a pool ca
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
@@ -15,16 +14,6 @@ from twisted.logger import Logger
 from txconnpool.errors import LoginFailed, ServerUnavailable
 
 _log = Logger("txconnpool.pool")
-
-
-_UNPRINTABLE = re.compile(r"[^ -~]+")
-
-
-def printable(reply: bytes) -> str:
-    """
-    @return: the beginning of a reply, for a log.
-    """
-    return _UNPRINTABLE.sub(" ", reply[:200].decode("ascii", "replace")).strip()
 
 
 class Handshake:
