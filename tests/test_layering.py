@@ -245,6 +245,21 @@ class LayeringTests(SynchronousTestCase):
             above |= lowest
             left = {name: may for name, may in left.items() if name not in lowest}
 
+    def test_headers(self) -> None:
+        """
+        The tests that the first line of a file names exist.
+        """
+        headers = [
+            (str(path.relative_to(SOURCE)), name)
+            for folder in ("txconnpool", "twisted", "tests")
+            for path in sorted((SOURCE / folder).rglob("*.py"))
+            for name in re.findall(r"\A# -\*- test-case-name: (\S+) -\*-\n", path.read_text("utf-8"))
+        ]
+        self.assertGreater(len(headers), 300)
+        places = {name: SOURCE.joinpath(*name.split(".")) for _, name in headers}
+        known = {name for name, place in places.items() if place.is_dir() or place.with_suffix(".py").is_file()}
+        self.assertEqual([header for header in headers if header[1] not in known], [])
+
     def test_absolute(self) -> None:
         """
         All imports are absolute, as in Twisted.

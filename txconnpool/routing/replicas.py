@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.routing.test_replicas -*-
+# -*- test-case-name: tests.proxy.test_replicas -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 The pools of a master and of its replicas, which may read. Somebody else, such as sentinels, says which servers they

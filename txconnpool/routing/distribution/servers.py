@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.routing.distribution.test_servers -*-
+# -*- test-case-name: tests.routing.distribution.test_distributions -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 What a distribution knows of a server: its address as it is written in the configuration, its weight and its label.

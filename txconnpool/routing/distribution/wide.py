@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.routing.distribution.test_wide -*-
+# -*- test-case-name: tests.routing.distribution.test_mcrouter -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 Hash functions of 64 bits, from which mcrouter takes its choices.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.wire.memcache.test_common -*-
+# -*- test-case-name: tests.wire.memcache.test_dialect -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 Finds the most common requests of memcached's text protocol in their most common form.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.wire.memcache.test_values -*-
+# -*- test-case-name: tests.wire.memcache.test_keys -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 Matches complete replies to retrievals of several keys, whose values come in the order of the keys. That is how

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.wire.redis.test_commands -*-
+# -*- test-case-name: tests.wire.redis.test_dialect -*-
 # Copyright txconnpool contributors. See LICENSE.
 """
 The commands of Redis, and what the proxy does with each.
