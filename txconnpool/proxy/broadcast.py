@@ -11,11 +11,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from txconnpool.errors import PoolError, ServerUnavailable
-from txconnpool.interfaces import IWaiter
 from txconnpool.pool.decisions.health import NO_SERVERS
+from txconnpool.routing.asking import take
 
 
 def askAll(router: Any, dialect: Any, command: Any, request: bytes) -> Deferred[list[bytes]]:
@@ -61,56 +60,18 @@ def failed(dialect: Any, error: BaseException) -> bytes:
     return reply
 
 
-@implementer(IWaiter)
-class _Question:
-    """
-    A request to one server of a pool, which may have to connect first.
-
-    @ivar reply: fires with the reply; fails with a L{PoolError}.
-    """
-
-    ticket: Any = None
-
-    def __init__(self, command: Any, request: bytes) -> None:
-        self._command = command
-        self._request = request
-        self.reply: Deferred[bytes] = Deferred()
-
-    def granted(self, record: Any) -> None:
-        """
-        Send the request.
-        """
-        record.connection.ask(self._command, self._request).chainDeferred(self.reply)
-
-    def refused(self, error: PoolError) -> None:
-        """
-        Fail.
-        """
-        self.reply.errback(error)
-
-    def abort(self, error: PoolError) -> None:
-        """
-        Fail, because of an unexpected exception.
-        """
-        if not self.reply.called:
-            self.reply.errback(error)
+async def _askOne(pool: Any, command: Any, request: bytes) -> bytes:
+    reply: bytes = await (await take(pool)).connection.ask(command, request)
+    return reply
 
 
 def askOne(pool: Any, command: Any, request: bytes) -> Deferred[bytes]:
     """
-    Send a request to one server of a pool.
+    Send a request to one server of a pool, which may have to connect first.
 
     @return: fires with the reply; fails with a L{PoolError}.
     """
-    question = _Question(command, request)
-    try:
-        record = pool.take(question)
-    except PoolError as error:
-        question.refused(error)
-    else:
-        if record is not None:
-            question.granted(record)
-    return question.reply
+    return Deferred.fromCoroutine(_askOne(pool, command, request))
 
 
 def _askAny(router: Any, command: Any, request: bytes) -> Deferred[Any]:
