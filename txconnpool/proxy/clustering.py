@@ -81,14 +81,12 @@ class ClusterSession(ReadingSession):
 
     def _sinkOf(self, pool: Any) -> Any:
         """
-        @return: the sink of the next request, which is counted as in flight already: an entry for it alone, so that it
-            can be sent again alone, unless nothing else is in flight.
+        @return: the sink of the next request: an entry for it alone, so that it can be sent again alone, unless nothing
+            is in flight.
         """
-        if self._sink is None and self._inFlight == 1:
+        if self._sink is None and not self._inFlight:
             return self
-        self._inFlight -= 1
         queue = self._needQueue()
-        self._inFlight += 1
         sink = queue.extend() if queue.last.left else queue.last
         self._sink = sink
         sink.left = 1

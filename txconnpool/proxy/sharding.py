@@ -160,8 +160,9 @@ class ShardedSession(Session):
             return False
         if router.standIn is not None and pool not in router.pools:
             request = router.standIn.take(command, request)
+        sink = self._sinkOf(pool)
         self._inFlight += 1
-        self._connection.send(self._sinkOf(pool), command, 1, request)
+        self._connection.send(sink, command, 1, request)
         return True
 
     def _select(self, pool: Any) -> None:
@@ -191,16 +192,14 @@ class ShardedSession(Session):
 
     def _sinkOf(self, pool: Any) -> Any:
         """
-        @return: the sink of the next request on the current connection, which is counted as in flight already.
+        @return: the sink of the next request on the current connection.
         """
         sink = self._sink
         if sink is None:
-            if self._inFlight == 1 or pool is self._sinkPool:
+            if not self._inFlight or pool is self._sinkPool:
                 self._sinkPool = pool
                 return self
-            self._inFlight -= 1
             sink = self._needQueue().last
-            self._inFlight += 1
         elif sink.left and pool is not self._sinkPool:
             assert self._queue is not None
             sink = self._queue.extend()
