@@ -160,7 +160,7 @@ class PlacedSession(ShardedSession):
     def _follow(self, action: Any, payload: Any, missing: int) -> bool:
         if action is not SPREAD:
             return super()._follow(action, payload, missing)
-        if self._queue is not None and len(self._queue) > self._window:
+        if self._isQueueFull:
             return False
         self._distribute(self.spread(self, *payload))
         return True

@@ -321,7 +321,7 @@ class Session(RequestSender):
             self.enqueue(LaterReply(self, lambda: factory.passing.logIn(self, *payload), True))
             self._answered()  # the reply may be there already
             return True
-        if self._queue is not None and len(self._queue) > self._window:
+        if self._isQueueFull:
             return False
         if action is SPLIT:
             self.enqueue(SplitReply(self, *payload))
@@ -349,6 +349,13 @@ class Session(RequestSender):
             command, words = payload
             self.enqueue(LaterReply(self, lambda: factory.statistics(words).addCallback(command.visible), False))
         return True
+
+    @property
+    def _isQueueFull(self) -> bool:
+        """
+        Whether so many replies wait for earlier ones that no request for a further entry of the queue is accepted.
+        """
+        return self._queue is not None and len(self._queue) > self._window
 
     def _answerLast(self, reply: bytes) -> None:
         """

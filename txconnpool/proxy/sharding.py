@@ -352,7 +352,7 @@ class ShardedSession(Session):
         Carry out a L{LocalAction<txconnpool.wire.LocalAction>}, see L{Session._follow}.
         """
         if action is SPLIT:
-            if self._queue is not None and len(self._queue) > self._window:
+            if self._isQueueFull:
                 return False
             command, requests = payload
             self._distribute(self.scattered(self, command.several, requests))
