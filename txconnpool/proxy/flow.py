@@ -118,7 +118,7 @@ class ClientConnection(Protocol):
         self.held += size
         self.factory.buffered.add(self, size)
         if self.unread > self._limits.unreadHard:
-            self.factory.buffered.drop(self, f"the limit is {self._limits.unreadHard}")
+            self._dropUnread()
 
     def release(self, size: int) -> None:
         """
@@ -131,13 +131,18 @@ class ClientConnection(Protocol):
         """
         Count C{size} more bytes as unread, and apply the limits.
         """
-        buffered = self.factory.buffered
-        buffered.add(self, size)
+        self.factory.buffered.add(self, size)
         if self.unread > self._limits.unreadHard:
-            buffered.drop(self, f"the limit is {self._limits.unreadHard}")
+            self._dropUnread()
         elif self.unread > self._limits.unreadSoft:
             self.slowDown()
             self.proceed()
+
+    def _dropUnread(self) -> None:
+        """
+        Close the client, because it leaves more bytes unread than the limit.
+        """
+        self.factory.buffered.drop(self, f"the limit is {self._limits.unreadHard}")
 
     def isCrowded(self, first: bool) -> bool:
         """
@@ -252,7 +257,7 @@ class ClientConnection(Protocol):
         """
         self._limits = limits
         if self.unread > limits.unreadHard:
-            self.factory.buffered.drop(self, f"the limit is {limits.unreadHard}")
+            self._dropUnread()
         else:
             self.proceed()
 
