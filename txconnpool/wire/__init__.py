@@ -199,6 +199,10 @@ class Command:
     #: with those of other clients.
     translates: ClassVar[bool] = False
 
+    #: Whether an error which says that the server has not executed the request is true, so that another server may get
+    #: the request. A script may return any error, also when it has changed data.
+    redirectable = False
+
     __slots__ = (
         "effects", "group", "idempotent", "index", "isLookup", "keepsRequest", "matchWhole", "merges", "multiKey",
         "name", "part", "several", "unites", "whole",

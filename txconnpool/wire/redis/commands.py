@@ -151,8 +151,6 @@ class RedisCommand(Command):
     @ivar runsScript: whether the reply may be what a client's script makes of it, errors too.
     @ivar mayBlock: whether the server may reply only when some other client does something.
     @ivar vague: whether the server has not told where all its keys are.
-    @ivar redirectable: whether an error that says that a request was not executed is true. A script may return any
-        error, also when it has changed data.
     """
 
     partial = False
