@@ -488,6 +488,43 @@ class IRequestReader(Protocol):
         return
 
 
+class IStatefulRequestReader(IRequestReader, Protocol):
+    """
+    The request reader of an L{IStatefulDialect}. Each client has one, which knows what the client has changed.
+    """
+
+    #: The flavour of the connections that the client's requests need.
+    flavour: Any
+
+    def switched(self, flavour: Any) -> None:
+        """
+        Called when the client uses connections of another flavour from now on, and has none of its own.
+
+        @param flavour: the flavour, which is that of a L{FLAVOUR} or L{LOGIN}, or C{self.flavour}.
+        """
+
+    def opening(self) -> Sequence[tuple[Command, bytes, bytes]]:
+        """
+        Called when the client gets a connection of its own, of its flavour.
+
+        @return: the requests to send first on it, with the beginnings of their replies.
+        """
+
+    def place(self, places: Any) -> None:
+        """
+        Called if servers share the keys.
+
+        @param places: an object with the attribute C{servers}, their number, and the method C{together}, which returns
+            whether all keys of a list are on one server; C{None} when the client is gone.
+        """
+
+    def refused(self) -> None:
+        """
+        Called if servers share the keys, and the client gets no connection of its own (L{PIN}) for the request that was
+        read last.
+        """
+
+
 class IReplyReader(Protocol):
     """
     Finds the replies in the bytes of a server. Each connection has one.
@@ -725,20 +762,24 @@ class IDialect(Protocol):
 class IStatefulDialect(IDialect, Protocol):
     """
     A protocol whose connections have a state that clients may change. The state that many clients have in common is the
-    I{flavour} of a connection: requests of a client are sent on connections of its flavour. The readers of clients have
-    the attribute C{flavour}, and the method C{switched}, which is called with the flavour of a L{FLAVOUR}. For other
-    states a client gets a connection of its own (L{PIN}), which is reset before others use it. C{opening} of the reader
-    returns the requests to send first there, as L{prelude}.
-
-    If servers share the keys, C{place} of the reader is called with an object that has C{servers}, their number, and
-    C{together}, which returns whether all keys of a list are on one server; and C{refused} when a client gets no
-    connection of its own.
+    I{flavour} of a connection: requests of a client are sent on connections of its flavour. For other states a client
+    gets a connection of its own (L{PIN}), which is reset before others use it.
 
     If the servers are the nodes of a cluster, which report which of them has which keys, C{cluster} is called. A node
     may end a topic, because a slot has got another node, at the moment in which it is asked to: then its frame counts
     as the reply, and the error that follows is no reply. So C{probe} is sent after a C{redirectable} request that ends
     topics, and C{push} finds the error before the reply to that.
     """
+
+    def requestReader(self) -> IStatefulRequestReader:
+        """
+        @return: the reader for a new client.
+        """
+
+    def loginReader(self, check: Callable[[Login | None], bool]) -> IStatefulRequestReader:
+        """
+        @return: the reader for a client that must log in, see L{IDialect.loginReader}.
+        """
 
     @property
     def base(self) -> Any:

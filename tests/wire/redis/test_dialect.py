@@ -44,9 +44,11 @@ class DialectTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a dialect with flavours.
+        It is a dialect with flavours, and its readers are what a session asks for: mypy compares the types.
         """
         dialect: IStatefulDialect = Redis()
+        for reader in (dialect.requestReader(), dialect.loginReader(lambda login: True)):
+            self.assertEqual((reader.flavour, reader.opening()), (dialect.base, ()))
         self.assertTrue(dialect.stateful and dialect.replyReader().pushes)
 
     @covers("R20")

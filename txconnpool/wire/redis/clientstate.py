@@ -43,8 +43,8 @@ class ClientState:
     @ivar user: the user as which it has logged in.
     @ivar inTransaction: whether it has sent C{MULTI}, and neither C{EXEC} nor C{DISCARD}.
     @ivar deferred: whether C{MULTI} is still to be sent, because the first key decides to which server.
-    @ivar places: knows which keys are on one server, see L{IStatefulDialect<txconnpool.wire.IStatefulDialect>};
-        C{None} if there is one server.
+    @ivar places: knows which keys are on one server, see
+        L{IStatefulRequestReader.place<txconnpool.wire.IStatefulRequestReader.place>}; C{None} if there is one server.
     @ivar queued: the number of requests of the transaction so far.
     @ivar dirty: whether the transaction fails because of an error that was answered here.
     @ivar watches: whether it watches keys.

@@ -70,7 +70,7 @@ DENIED: Final = "this proxy does not allow it"
 
 class RequestReader(ClientState):
     """
-    An L{IRequestReader<txconnpool.wire.IRequestReader>}.
+    An L{IStatefulRequestReader<txconnpool.wire.IStatefulRequestReader>}.
 
     @ivar failure: why the server could not be asked for the command of the next request; empty: it was not asked.
     """
