@@ -179,6 +179,22 @@ class UnitedTests(UnitingTestCase):
         stage, clients = self.uniting(b"get a\r\n", b"get b\r\nversion\r\n")
         self.assertEqual(sorted(self.asked(stage)), [b"get a\r\n", b"get b\r\n", b"version\r\n"])
 
+    def test_interjected(self) -> None:
+        """
+        A frame that no request asked for is written between replies, not within one.
+        """
+        for requests, expected in (
+            ((b"get a\r\n",), get(b"a") + b"PUSH\r\n"),
+            ((b"get a\r\n", b"get b\r\n"), b"PUSH\r\n" + get(b"a")),
+        ):
+            stage, clients = self.uniting(*requests)
+            stage.turns()
+            stage.line.deliver(1)
+            clients[0].protocol.interject(b"PUSH\r\n")
+            while stage.line.deliver(1):
+                stage.turns()
+            self.assertEqual(clients[0].take(), expected)
+
     def test_many(self) -> None:
         """
         Requests become one as long as they have at most L{LONG} bytes. A longer one is sent alone.

@@ -135,13 +135,18 @@ class Uniting:
 @implementer(IReplySink)
 class UnitedRequest:
     """
-    A request in place of those of several clients, and the sink of its reply. For the sessions of the clients it stands
-    for a connection, which has no capacity until they have their replies. If there is only one of them, it is that of
-    the request.
+    One request to a server in place of those of several clients, and the sink of its reply.
 
-    @ivar record: the record of that connection.
-    @ivar send: that of this connection, if it has capacity.
-    @ivar pool: the pool of the request's own connection.
+    The sessions of the clients use it as their connection, whose C{record}, C{send} and C{receiving} it has. It has no
+    capacity, so that they send the server nothing more until they have their replies. If there is only one client, its
+    request is sent as it is. From then on C{record}, C{send} and C{receiving} are those of the connection on which it
+    was sent.
+
+    @ivar record: the record that the sessions see: one without capacity; that of the server's connection, if only one
+        client's request was sent; one that carries nothing, after the reply.
+    @ivar send: the method of the server's connection, if only one client's request was sent. Before that there is no
+        capacity for further requests, and the method is missing.
+    @ivar pool: the pool of the server.
     @ivar command: the command of the request.
     @ivar room: how many more bytes of requests it can get.
     @ivar clients: the session, the command and the request of each client.
@@ -189,6 +194,13 @@ class UnitedRequest:
             connection.send(self.clients[0][0], self.clients[0][1], 1, self.clients[0][2])
             self._end()
             self.record, self.send = self._record, connection.send
+
+    @property
+    def receiving(self) -> bool:
+        """
+        Whether a client has got a part of its reply. If there are several, each gets the whole reply at once.
+        """
+        return self.record is self._record and bool(self.record.connection.receiving)
 
     @property
     def sessions(self) -> list[Any]:
