@@ -246,10 +246,10 @@ class OrderedReplies(ClientConnection):
                 self.replace(entry, entries)
         self.settle(sum(request[2] for request in requests))
 
-    def sendAgain(self, command: Any, request: bytes) -> None:
+    def sendAlone(self, command: Any, request: bytes) -> None:
         """
-        Send the only request in flight to a server again, alone: it was to be sent together with those of others, and
-        there is no usable reply.
+        Send the oldest request in flight alone. It was to be sent together with those of other clients, but was not
+        sent, or there is no usable reply.
         """
         if not self.gone:
             self._needQueue().ahead = 0

@@ -294,7 +294,7 @@ class UnitedRequest:
         """
         for session, command, request in self._end():
             try:
-                session.sendAgain(command, request)
+                session.sendAlone(command, request)
             except Exception:
                 contain(session)
 
