@@ -131,8 +131,11 @@ class TrafficTests(SynchronousTestCase):
         one.requests, other.requests = [1, 2], [10, 20]
         one.sent, other.sent = 3, 30
         one.lost, other.lost = {"a": 1, "b": 2}, {"b": 20, "c": 30}
+        one.missed, other.missed, one.failed[1], other.failed[1] = 4, 40, 5, 50
+        one.touches.missed, other.touches.missed = 6, 60
         one.latency.observe(0.01)
         other.latency.observe(0.01, 2)
         one.add(other)
         self.assertEqual((one.requests, one.sent, one.lost), ([11, 22], 33, {"a": 1, "b": 22, "c": 30}))
+        self.assertEqual((one.missed, one.failed, one.touches.missed), (44, [0, 55], 66))
         self.assertEqual((sum(one.latency.counts), round(one.latency.total, 6)), (3, 0.03))

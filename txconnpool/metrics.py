@@ -13,6 +13,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from math import inf, nextafter
 from operator import add
+from typing import Self
 
 #: Upper bounds of the latency buckets, in seconds. From 50 microseconds (a local memcached behind an idle proxy) to the
 #: largest timeouts in use; one more bucket holds the larger values.
@@ -238,27 +239,22 @@ class Lookups:
         self.moreMissed = 0
         self.more = 0
 
-    def add(self, other: Lookups) -> None:
+    def add(self, other: Self) -> None:
         """
-        Add the counters of another server.
+        Add the counters of another server, except those that may be shared or do not only grow: C{failed} and C{more}.
         """
         self.missed += other.missed
         self.moreKeys += other.moreKeys
         self.moreMissed += other.moreMissed
 
 
-class Traffic:
+class Traffic(Lookups):
     """
     The counters of one server: requests and replies, and the fate of connections. All of them only grow, except
-    C{more}.
+    C{more}. Those of L{Lookups} are for reads.
 
     @ivar requests: answered requests, by the index of their L{Command<txconnpool.wire.Command>}.
-    @ivar failed: requests that the server answered with an error, by the same index.
-    @ivar missed: replies to reads that hold no value.
-    @ivar moreKeys: keys beyond the first one in reads of several keys.
-    @ivar moreMissed: how many of C{moreKeys} were not found.
-    @ivar more: values in replies that are still incomplete.
-    @ivar touches: the same four numbers for keys that were read and touched.
+    @ivar touches: the counters of keys that were read and touched. They have the same list C{failed}.
     @ivar sent: bytes of requests.
     @ivar received: bytes of replies.
     @ivar latency: the time from sending a request to the end of its reply, in seconds. Requests that were merged into
@@ -278,13 +274,8 @@ class Traffic:
         "dialFailures",
         "dials",
         "ejections",
-        "failed",
         "latency",
         "lost",
-        "missed",
-        "more",
-        "moreKeys",
-        "moreMissed",
         "outages",
         "received",
         "requests",
@@ -295,12 +286,8 @@ class Traffic:
     )  # fmt: skip
 
     def __init__(self, commands: int) -> None:
+        super().__init__([0] * commands)
         self.requests = [0] * commands
-        self.failed = [0] * commands
-        self.missed = 0
-        self.moreKeys = 0
-        self.moreMissed = 0
-        self.more = 0
         self.touches = Lookups(self.failed)
         self.sent = 0
         self.received = 0
@@ -314,10 +301,12 @@ class Traffic:
         self.timeouts = 0
         self.violations = 0
 
-    def add(self, other: Traffic) -> None:
+    def add(self, other: Self) -> None:
         """
         Add the counters of another server, such as one that was removed from the pool.
         """
+        super().add(other)
+        self.failed[:] = map(add, self.failed, other.failed)
         for name in self.__slots__:
             mine, its = getattr(self, name), getattr(other, name)
             if isinstance(mine, int):
