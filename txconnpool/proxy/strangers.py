@@ -7,12 +7,12 @@ Clients that speak a protocol which the listening address does not: most have a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 from typing import Any, Final
 
 from twisted.logger import Logger
 
 from txconnpool.metrics import tally
+from txconnpool.net.loglimit import LogLimit
 from txconnpool.net.transport import peerOf
 
 _log = Logger("txconnpool.proxy")
@@ -44,19 +44,19 @@ class Strangers:
         self.counts: dict[str, int] = {}
         self._pool = pool
         self._seconds = seconds
-        self._logged: dict[str, tuple[float, int]] = {}  # when the log has said so last, and of how many
+        self._limits: dict[str, LogLimit] = {}  # by protocol
 
     def add(self, protocol: str, transport: Any) -> None:
         """
         Count a client, and log it unless others were logged a short time ago.
         """
         tally(self.counts, protocol)
-        now, count = self._seconds(), self.counts.get(protocol, 0)
-        since, logged = self._logged.get(protocol, (-inf, 0))
-        if not 0 <= now - since < PERIOD:
-            self._logged[protocol] = now, count
-            others = count - logged - 1
-            more = f"; {others} others did since the last such line" if others else ""
+        limit = self._limits.get(protocol)
+        if limit is None:
+            limit = self._limits[protocol] = LogLimit(self._seconds, PERIOD)
+        count = limit.add()
+        if count:
+            more = f"; {count - 1} others did since the last such line" if count > 1 else ""
             what = _TEXTS.get(protocol, f"speaks {protocol}")
             _log.warn("{pool}: the client at {address} {what}, and is closed{more}", pool=self._pool,
                       address=peerOf(transport), what=what, more=more)  # fmt: skip
