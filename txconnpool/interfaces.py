@@ -261,12 +261,12 @@ class IResendingSink(IReplySink):
     Sends requests again that a server L{has declined<txconnpool.wire.Declined>}.
     """
 
-    def declined(connection: Any, request: Any, reply: bytes) -> bool:
+    def declined(connection: Any, sent: Any, reply: bytes) -> bool:
         """
         Send a request of the sink again, if this is possible without a change of the order of its requests.
 
         @param connection: the L{Connection<txconnpool.pool.connection.Connection>} on which it was sent.
-        @param request: the request, an L{InFlight<txconnpool.pool.connection.InFlight>}. It has left the connection.
+        @param sent: the request, an L{InFlight<txconnpool.pool.connection.InFlight>}. It has left the connection.
         @param reply: the reply of the server.
 
         @return: whether the sink does it, or writes the reply itself. If not, C{replied} is called with the reply.

@@ -107,7 +107,7 @@ class Request:
         if done:
             self.answer(b"".join(self._parts))
 
-    def declined(self, connection: Any, request: InFlight, reply: bytes) -> bool:
+    def declined(self, connection: Any, sent: InFlight, reply: bytes) -> bool:
         """
         Send the request once more: the server has not executed it. Calls that do not wait for one another have no
         order.

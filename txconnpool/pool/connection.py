@@ -122,8 +122,8 @@ class Connection(Protocol):
         """
         The number of replies that are still due.
         """
-        counts = sum(count for _, _, count, _, _ in self._inFlight)
-        return counts - (self._inFlight[0][2] - self._reader.left if self._reader.left else 0)
+        counts = [count for _, _, count, _, _ in self._inFlight]
+        return sum(counts) - (counts[0] - self._reader.left if self._reader.left else 0)
 
     @property
     def served(self) -> bool:
@@ -363,12 +363,12 @@ class Connection(Protocol):
         The server has not executed the oldest request: let the pool look for one that does, and the sink send the
         request again.
         """
-        request = self._inFlight.popleft()
+        sent = self._inFlight.popleft()
+        sink, _, _, _, _ = sent
         self.record.load -= 1
         self.factory.connectionPool.declined(self.record, declined.why, reply)
-        sink = request[0]
         try:
-            if not (IResendingSink.providedBy(sink) and sink.declined(self, request, reply)):
+            if not (IResendingSink.providedBy(sink) and sink.declined(self, sent, reply)):
                 sink.replied(reply, 1)
         except Exception as error:
             self._endSink(sink, error)
@@ -391,9 +391,10 @@ class Connection(Protocol):
         @return: whether requests in flight are those of a session, by their C{sink.session} or C{sink.sessions},
             besides those of one sink.
         """
-        sinks = (each[0] for each in self._inFlight if each[0] is not besides)
         return any(
-            getattr(sink, "session", sink) is session or session in getattr(sink, "sessions", ()) for sink in sinks
+            getattr(sink, "session", sink) is session or session in getattr(sink, "sessions", ())
+            for sink, _, _, _, _ in self._inFlight
+            if sink is not besides
         )
 
     def _countHeld(self, sink: Any) -> None:
@@ -456,10 +457,11 @@ class Connection(Protocol):
             self._oldest = None
             return
         now, factory, oldest = self._seconds(), self.factory, self._inFlight[0]
-        patience = oldest[1].patience(oldest[4])
+        _, command, _, since, request = oldest
+        patience = command.patience(request)
         if oldest is not self._oldest:
             self._oldest, self._oldestSince = oldest, now
-        heard = max(oldest[3], self._heard)
+        heard = max(since, self._heard)
         silence = heard + factory.requestTimeout + patience - now
         left = min(silence, self._oldestSince + factory.replyTimeout + patience - now)
         if left > 0:
@@ -518,7 +520,8 @@ class Connection(Protocol):
             self._timer.cancel()
             self._timer = None
         if self._error is None and self._inFlight and not self.receiving:
-            self._closedAt(self._inFlight[0][1])
+            _, command, _, _, _ = self._inFlight[0]
+            self._closedAt(command)
         error = self._error or ConnectionLostInFlight(f"upstream connection lost ({self.record.server.name})")
         error.server = self.record.server.name
         if self.lease is not None:
@@ -550,8 +553,9 @@ class Connection(Protocol):
             first = (oldest, command, left, since, request)
         self._reader.discard()
         bySink: dict[Any, list[InFlight]] = {oldest: [first]}
-        for each in requests:
-            bySink.setdefault(each[0], []).append(each)
+        for sent in requests:
+            sink, _, _, _, _ = sent
+            bySink.setdefault(sink, []).append(sent)
         notified = []
         for sink, its in bySink.items():
             try:
@@ -562,7 +566,7 @@ class Connection(Protocol):
                 contain(sink)
             else:
                 notified.append(sink)
-            self.record.load -= sum(request[2] for request in its)
+            self.record.load -= sum(count for _, _, count, _, _ in its)
         for sink in notified:
             try:
                 sink.afterLoss(error)

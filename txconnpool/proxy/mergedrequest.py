@@ -68,11 +68,11 @@ class MergedRequest:
         self._sink = sink
         self.connection.reassign(self, sink)
 
-    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+    def declined(self, connection: Any, sent: Any, reply: bytes) -> bool:
         """
         Let it be sent once more.
         """
-        return bool(self._apart.declined(connection, request, reply))
+        return bool(self._apart.declined(connection, sent, reply))
 
     def requestsLost(self, requests: list[Any], begun: bool, error: PoolError) -> None:
         """

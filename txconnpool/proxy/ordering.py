@@ -155,11 +155,11 @@ class OrderedReplies(ClientConnection):
         """
         self.answered(0)
 
-    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+    def declined(self, connection: Any, sent: Any, reply: bytes) -> bool:
         """
         Send a request again.
         """
-        return self.resend(None, connection, request, reply)
+        return self.resend(None, connection, sent, reply)
 
     # -- Replies that wait for an earlier one
 
@@ -244,7 +244,7 @@ class OrderedReplies(ClientConnection):
             entries = list(self._replacing(requests, error))
             if not self.gone:  # the errors may be more than is held for a client
                 self.replace(entry, entries)
-        self.settle(sum(request[2] for request in requests))
+        self.settle(sum(count for _, _, count, _, _ in requests))
 
     def sendAlone(self, command: Any, request: bytes) -> None:
         """
@@ -256,27 +256,29 @@ class OrderedReplies(ClientConnection):
             self.replace(None, [QueuedRequest(self, command, 1, request)])
         self.answered(1)
 
-    def resend(self, entry: Entry | None, connection: Any, request: Any, reply: bytes) -> bool:
+    def resend(self, entry: Entry | None, connection: Any, sent: Any, reply: bytes) -> bool:
         """
         Send a request once more that a server has declined, see L{DeclinedRequests}. On a connection of the client's
         own this is not possible, because its state is not on another one.
 
         @param entry: the queue entry of the request; C{None} if it comes before the queue.
+        @param sent: the request, an L{InFlight<txconnpool.pool.connection.InFlight>}.
 
         @return: whether this is done; if not, the client gets the reply.
         """
+        _, command, _, _, request = sent
         sink = self if entry is None else entry
-        if self.gone or self._pin is not None or not request[4] or connection.carries(self, sink):
+        if self.gone or self._pin is not None or not request or connection.carries(self, sink):
             return False
         queue = self._needQueue()
-        declined = DeclinedRequests(self, request[1], request[4])
+        declined = DeclinedRequests(self, command, request)
         declined.left = 1 + connection.reassign(sink, declined)
         if entry is None:
             queue.ahead = 0
         else:
             entry.left -= declined.left
         self.replace(entry, [declined])
-        return declined.declined(connection, request, reply)
+        return declined.declined(connection, sent, reply)
 
     def replace(self, entry: Entry | None, entries: list[Any]) -> None:
         """

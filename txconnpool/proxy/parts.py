@@ -129,7 +129,7 @@ class Part:
         else:
             self.values = values
 
-    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+    def declined(self, connection: Any, sent: Any, reply: bytes) -> bool:
         """
         Send the request once more, unless it was already, or the session has others in flight on the connection, which
         the server may execute before.
@@ -240,7 +240,7 @@ class PartGroup:
             except Exception:
                 contain(part)
 
-    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+    def declined(self, connection: Any, sent: Any, reply: bytes) -> bool:
         """
         Send the parts once more, each alone.
         """

@@ -315,13 +315,13 @@ class SlotPart(RepeatedPart):
         super().__init__(whole, pool, request, count)
         self.avoided = ""
 
-    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+    def declined(self, connection: Any, sent: Any, reply: bytes) -> bool:
         """
         The node has not executed the request, and no other one has the slot.
         """
         if self.trail is not None:
             self.trail.arrived()
-        return super().declined(connection, request, reply)
+        return super().declined(connection, sent, reply)
 
     def redirected(self, redirect: Redirect, server: Any) -> None:
         """
@@ -362,7 +362,7 @@ class PrimaryPart(RepeatedPart):
 
     __slots__ = ()
 
-    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+    def declined(self, connection: Any, sent: Any, reply: bytes) -> bool:
         """
         The node has not executed the request: it is a replica now, for example.
         """

@@ -150,11 +150,11 @@ class ForwardedReplies(Entry):
             self.left -= done
             self.session.answered(done)
 
-    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+    def declined(self, connection: Any, sent: Any, reply: bytes) -> bool:
         """
         Send a request again.
         """
-        return bool(self.session.resend(self, connection, request, reply))
+        return bool(self.session.resend(self, connection, sent, reply))
 
     def redirected(self, redirect: Any, server: Any) -> None:
         """
@@ -172,7 +172,7 @@ class ForwardedReplies(Entry):
         """
         Let the requests be sent again, or answer them with the error.
         """
-        self.left -= sum(request[2] for request in requests)
+        self.left -= sum(count for _, _, count, _, _ in requests)
         self.session.lost(self, requests, begun, error)
 
     def afterLoss(self, error: PoolError) -> None:
@@ -249,7 +249,7 @@ class RetriedRequest(QueuedRequest):
 
     __slots__ = ()
 
-    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+    def declined(self, connection: Any, sent: Any, reply: bytes) -> bool:
         """
         Let the client get the reply: no request is sent a third time.
         """
@@ -267,7 +267,7 @@ class RetriedRequest(QueuedRequest):
         """
         Answer the requests with the error: no request is sent a third time.
         """
-        lost = sum(request[2] for request in requests)
+        lost = sum(count for _, _, count, _, _ in requests)
         self.left -= lost
         self.session.settle(lost)
         if begun:

@@ -76,13 +76,14 @@ class DeclinedRequests(ForwardedReplies):
         Do nothing: the replies to these requests are due.
         """
 
-    def declined(self, connection: Any, request: Any, reply: bytes) -> bool:
+    def declined(self, connection: Any, sent: Any, reply: bytes) -> bool:
         """
         Keep a request and its reply, until all replies are known.
         """
-        if self._executed or not request[4]:
+        _, command, _, _, request = sent
+        if self._executed or not request:
             return False
-        self._declined.append((request[1], request[4], reply))
+        self._declined.append((command, request, reply))
         self.session.settle(1)
         if len(self._declined) == self.left:
             self.left = 0

@@ -44,7 +44,7 @@ class LeasedRequest(SingleRequest):
         else:
             record.connection.send(self, self.command, 1, self._data, True)
 
-    def declined(self, connection: Any, request: InFlight, reply: bytes) -> bool:
+    def declined(self, connection: Any, sent: InFlight, reply: bytes) -> bool:
         """
         @return: C{False}: the reply is that to the request.
         """
@@ -243,12 +243,13 @@ class Unit:
         step.answer(data)
         self._goOn()
 
-    def declined(self, connection: Any, request: InFlight, reply: bytes) -> bool:
+    def declined(self, connection: Any, sent: InFlight, reply: bytes) -> bool:
         """
         The server has not executed the oldest request.
         """
         if self._again is not None:
-            self.redirected(Redirect(reply, request[1], b""), self._server)
+            _, command, _, _, _ = sent
+            self.redirected(Redirect(reply, command, b""), self._server)
             return True
         return False
 
