@@ -454,7 +454,7 @@ def matchReplies(
     return pos, count, due
 
 
-def _skipAlike(data: bytes, pos: int, body: int, words: bytes, joint: bytes, asked: list[bytes]) -> int:
+def _skipAlike(data: bytes, pos: int, body: int, words: bytes, valueSeparator: bytes, asked: list[bytes]) -> int:
     """
     Skip consecutive values whose lines differ only in the key. Comparing bytes with the expected line takes half the
     time of parsing it.
@@ -462,14 +462,14 @@ def _skipAlike(data: bytes, pos: int, body: int, words: bytes, joint: bytes, ask
     @param pos: the position of a body.
     @param body: the length of this body, and of the next ones.
     @param words: the bytes between the key and the body in a line.
-    @param joint: the bytes between a body and the next key.
+    @param valueSeparator: the bytes between a body and the next key.
     @param asked: the keys of the values that may follow. The keys of skipped values are removed.
 
     @return: the position of the body of the last of these values.
     """
     found = 0
     for key in reversed(asked):
-        line = joint + key + words
+        line = valueSeparator + key + words
         if not (key and data.startswith(line, pos + body)):
             break
         pos += body + len(line)
