@@ -46,6 +46,7 @@ class Scene(NamedTuple):
     @ivar soft: the number of unread bytes above which a session is not read from. It is closed above 15 times that.
     @ivar total: the maximum number of bytes that are held for all sessions.
     @ivar backlog: the number of bytes of requests above which a session that cannot send is not read from.
+    @ivar unites: whether reads of several clients are sent as one.
     """
 
     servers: int
@@ -57,6 +58,7 @@ class Scene(NamedTuple):
     soft: int = 20000
     total: int = 500000
     backlog: int = 1 << 16
+    unites: bool = False
 
     @property
     def limits(self) -> SessionLimits:
@@ -210,12 +212,12 @@ class Story:
     @ivar window: the largest maximum of requests in flight of a session.
     """
 
-    def __init__(self, *scene: int) -> None:
+    def __init__(self, *scene: Any) -> None:
         self.scene = here = Scene(*scene)
         self.stage = stage = Stage(
             here.servers, maximum=here.connections, minimum=min(here.minimum, here.connections), depth=here.depth,
             maxWaiting=here.clients, maxItemSize=ITEM_MAX, maxUnread=here.total, sessionLimits=here.limits,
-            requestTimeout=2.0, waitTimeout=1.0,
+            requestTimeout=2.0, waitTimeout=1.0, unites=here.unites,
         )  # fmt: skip
         stage.clock.advance(2)
         self.clients = [Client(number, stage.client()) for number in range(here.clients)]
@@ -403,6 +405,7 @@ _BOUNDS = (
     st.sampled_from([30, 1000, 20000]),
     st.sampled_from([3000, 20000, 500000]),
     st.sampled_from([100, 1 << 16]),
+    st.booleans(),
 )
 
 _SCENES = st.one_of(
@@ -503,7 +506,7 @@ class ChaosTests(SynchronousTestCase):
         Assert that the invariants and the limits hold.
         """
         stage = story.stage
-        assertTidy(self, stage.pool, quiet=False)
+        assertTidy(self, stage.pool, quiet=False, unites=story.scene.unites)
         # A connection that is replaced stays until its successor is established.
         self.assertLessEqual(len(stage.pool.state.records), stage.pool.state.limits.maximum + 1)
         for record in stage.pool.state.records:

@@ -45,6 +45,7 @@ class Story:
             maxWaiting=rng.choice((2, 10000)),
             line=rng.choice((Line, QueuedLine)),
             merges=rng.random() < 0.7,
+            unites=rng.random() < 0.7,
         )
         self.stages: list[ShardedStage] = [self.stage]
         if rng.random() < 0.5:
@@ -55,12 +56,12 @@ class Story:
 
     def step(self) -> None:
         """
-        Let a client send something, and let something else happen.
+        Let some clients send something in the same turn, and let something else happen.
         """
         rng = self.rng
-        at = rng.randrange(len(self.clients))
-        if self.clients[at].connected:
-            self.send(self.clients[at], b"wxyz"[at : at + 1], self.expected[at])
+        for at in rng.sample(range(len(self.clients)), rng.choice((1, 1, 2, 4))):
+            if self.clients[at].connected:
+                self.send(self.clients[at], b"wxyz"[at : at + 1], self.expected[at])
         actions = (self.lose, self.refuse, self.wait, self.change, self.eject, *[self.deliver] * 5)
         rng.choice(actions)()
         for _ in range(10):
