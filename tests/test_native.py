@@ -316,7 +316,7 @@ class FunctionTests(SynchronousTestCase):
         """
         rng = random.Random(3)
         for subject in SUBJECTS:
-            for _ in range(50):
+            for _ in range(15):
                 arguments = subject.inputs(rng)
                 before = [sys.getrefcount(each) for each in arguments]
                 for _ in range(100):

@@ -19,6 +19,13 @@ from txconnpool.config.settings import OPTIONS, ConfigError, PoolSettings, Setti
 CONF = Path(__file__).parents[2] / "conf" / "connpool.ini"
 
 
+#: Characters that end lines, are spaces or digits, or have a meaning in ini files, and some of other kinds. Hypothesis
+#: takes a multiple of the time of the test to choose among all characters.
+CHARACTERS = (
+    "".join(map(chr, range(256)))
+    + "\u0130\u0301\u0663\u1680\u2003\u2028\u2029\u202e\u3000\ufeff\uff11\uffff\U0001f600\U0010ffff"
+)
+
 #: Texts that are wrong for most options.
 WRONG = (
     "", " ", "x", "-1", "1.5", "1e5", "0x10", "inf", "nan", "1k", "1kb", "9999999999999999999", "\u0663", "yes", "on",
@@ -373,7 +380,7 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual(str(error), f"{path}: is not UTF-8 text: invalid start byte at byte 13")
 
     @settings(deadline=None)
-    @given(st.text() | st.text("[connpool:a]=\n \t;#-0"))
+    @given(st.text(CHARACTERS) | st.text("[connpool:a]=\n \t;#-0"))
     def test_anyText(self, text: str) -> None:
         """
         Any text is settings or a list of problems, each of one line with its place.
