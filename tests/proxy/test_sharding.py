@@ -226,7 +226,7 @@ class ScatterTests(ShardedTestCase):
 
     def test_serverFailed(self) -> None:
         """
-        If a server is down, its keys are misses, and the log says so once.
+        If a server is down, its keys are misses, and the log says so once. That is no error for the client.
         """
         stage = self.sharded()
         stage.servers[1].mode = "refuse"
@@ -235,19 +235,23 @@ class ScatterTests(ShardedTestCase):
         request = b"get a0 a1 a2 a4\r\n"
         for _ in range(2):
             self.assertEqual(stage.ask(stage.client(), request), answer(b"get a0 a2\r\n")[0])
-        self.assertEqual(stage.sessions.counters.partial, 2)
+        self.assertEqual((stage.sessions.counters.partial, stage.sessions.counters.errors), (2, {}))
 
     def test_serverFailedError(self) -> None:
         """
         Or the client gets an error, if the settings say so.
         """
         stage = self.sharded(sessionLimits=SessionLimits(partialError=True))
-        stage.servers[1].mode = "refuse"
-        stage.lines[1].lose()
+        for server in stage.servers[1:]:
+            server.mode = "refuse"
+            server.lines[0].lose()
         stage.turns()
         client = stage.client()
         reply = stage.ask(client, b"get a0 a1 a2\r\nget a3\r\n")
         self.assertEqual(reply, b"SERVER_ERROR upstream unavailable: connection refused (server1)\r\n" + get(b"a3"))
+        self.assertEqual(stage.sessions.counters.errors, {"unavailable": 1})
+        stage.ask(client, b"get a1\r\nget a2\r\nget a4\r\n")
+        self.assertEqual(stage.sessions.counters.errors, {"unavailable": 4})
 
     def test_error(self) -> None:
         """

@@ -316,12 +316,23 @@ class OrderedReplies(ClientConnection):
 
     def refusal(self, command: Any, count: int, error: PoolError) -> bytes:
         """
-        @return: the bytes for the client in place of C{count} replies, after an error.
+        @return: the bytes for the client in place of C{count} replies, after an error, which is counted.
+        """
+        self.countErrors(count, error)
+        return self.errorFor(command, error) * count
+
+    def errorFor(self, command: Any, error: PoolError) -> bytes:
+        """
+        @return: the bytes for the client in place of a reply.
+        """
+        visible: bytes = command.visible(self.factory.dialect.error(error.kind, str(error)))
+        return visible
+
+    def countErrors(self, count: int, error: PoolError) -> None:
+        """
+        Count requests to which the client gets an error instead of a server's reply.
         """
         tally(self._counters.errors, error.kind, count)
-        line = self.factory.dialect.error(error.kind, str(error))
-        visible: bytes = command.visible(line)
-        return visible * count
 
     def retried(self, count: int) -> None:
         """

@@ -31,6 +31,8 @@ class Part:
     @ivar count: the number of its keys.
     @ivar values: what the reply has for the keys, see L{Command.values<txconnpool.wire.Command.values>}.
     @ivar error: the reply that the client gets for the keys, because the part has failed; C{None}: it has not.
+    @ivar reason: the error of which that reply is made; C{None} if it is that of a server. It is counted if the client
+        gets it for the whole request.
     @ivar retried: whether it is sent for the second time.
     @ivar refusal: the reply of a server that has declined it; empty: none has.
     @ivar size: the number of bytes of the reply so far, if it comes in pieces or was dropped.
@@ -42,6 +44,7 @@ class Part:
 
     # Only parts of which one of these is something else have a __dict__.
     error: bytes | None = None
+    reason: PoolError | None = None
     retried = False
     refusal = b""
     size = 0

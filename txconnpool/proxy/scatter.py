@@ -362,8 +362,12 @@ class ScatteredReply(Entry):
         @param reply: the reply for its keys; empty: that for C{error}.
         """
         self._hasFailed = True
-        for _ in range(part.count if self._merged else 1):
-            part.error = reply or self.session.refusal(self.command, 1, error)
+        part.error = reply or self.session.errorFor(self.command, error)
+        if not reply:
+            if self._merged:
+                self.session.countErrors(part.count, error)
+            else:
+                part.reason = error
 
     def _finish(self) -> None:
         """
@@ -374,7 +378,9 @@ class ScatteredReply(Entry):
                 self.session.release(self._collected)
                 self._collected = 0
             if self._hasFailed and not self._merged and self.session.factory.countPartial(self.command):
-                error = next(part.error for part in self._divided if part.error is not None)
+                error, reason = next((part.error, part.reason) for part in self._divided if part.error is not None)
+                if reason is not None:
+                    self.session.countErrors(1, reason)
                 self._requests.clear()
                 self._divided = []
                 self.conclude(error, self._begun)
