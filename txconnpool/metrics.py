@@ -324,6 +324,7 @@ class ClientCounters:
     """
     The counters of a pool's clients. All of them only grow.
 
+    @ivar requests: requests that were forwarded or answered, each of several that were sent as one for itself.
     @ivar received: bytes of requests.
     @ivar sent: bytes of replies.
     @ivar refused: requests that the proxy answered with an error without asking a server: invalid ones, those that are
@@ -334,9 +335,10 @@ class ClientCounters:
         replies) or C{"backlog"} (the client sends more than can be forwarded).
     """
 
-    __slots__ = ("errors", "partial", "pauses", "received", "refused", "sent")
+    __slots__ = ("errors", "partial", "pauses", "received", "refused", "requests", "sent")
 
     def __init__(self) -> None:
+        self.requests = 0
         self.received = 0
         self.sent = 0
         self.refused = 0

@@ -16,6 +16,7 @@ from twisted.logger import capturedLogs, formatEvent
 from tests.bugs import covers
 from tests.clients import LOST, STATISTICS, SessionTestCase, get, put
 from tests.pipes import Pipe
+from tests.proxy.test_sharding import ShardedTestCase
 from tests.redisstage import SingleRedisStage, requests
 from tests.wire.memcache.binary import packets
 from tests.wire.memcache.binary.cases import NOOP, QUIT, VERSION
@@ -75,6 +76,59 @@ class RefusalTests(SessionTestCase):
             ("SET a b", 0), ("NOSUCH", 1), ("SELECT x", 1), ("AUTH default y", 1), ("QUIT", 0),
         )  # fmt: skip
         self.assertRefused(stage, *[(requests(text), expected) for text, expected in texts])
+
+
+class RequestsTests(ShardedTestCase):
+    """
+    Tests for the number of requests of clients.
+    """
+
+    def test_each(self) -> None:
+        """
+        Each request counts once, whatever becomes of it: with one server and with several, of one client or several in
+        one turn, in any pieces.
+        """
+        keys = b" ".join(b"a%d" % number for number in range(300))
+        texts = [
+            b"get a\r\n", b"get a1\r\nget a2\r\nget a3\r\n", b"get a1 a2 a3\r\n", b"get %b\r\n" % keys, b"\r\n",
+            b"nonsense\r\n", put(b"a", 3), b"set a 0 0 1 noreply\r\nx\r\n", b"flush_all\r\n", b"stats proxy\r\n",
+            b"mg a v\r\nmg b v q\r\nmn\r\n", packets.request(NOOP), b"version\r\nquit\r\n",
+        ]  # fmt: skip
+        numbers = [1, 3, 1, 1, 1, 1, 1, 1, 1, 1, 3, 1, 2]
+        for servers in (1, 3):
+            for together in (False, True):
+                for piece in (0, 7):
+                    stage: Any = self.sharded if servers > 1 else self.stage
+                    stage = stage(merges=together, unites=together)
+                    for text, number in zip(texts, numbers, strict=True):
+                        before = stage.sessions.counters.requests
+                        for client in [stage.client() for _ in range(4)]:
+                            client.send(text, piece)
+                        stage.serve()
+                        self.assertEqual(stage.sessions.counters.requests - before, 4 * number, (text[:20], servers))
+
+    def test_refused(self) -> None:
+        """
+        Requests without a connection count once too.
+        """
+        stage = self.stage()
+        stage.servers[0].mode = "refuse"
+        stage.line.lose()
+        stage.turns()
+        for _ in range(3):
+            stage.client().send(b"get a\r\nget b\r\n")
+        stage.serve()
+        self.assertEqual(stage.sessions.counters.requests, 6)
+
+    def test_redis(self) -> None:
+        """
+        So do requests of a client with a connection of its own, and those that change its state.
+        """
+        stage = SingleRedisStage()
+        client = stage.client()
+        for number, text in enumerate(("SELECT 1", "MULTI", "SET a b", "EXEC", "PING", "CLIENT SETNAME x", "QUIT"), 1):
+            stage.ask(client, requests(text))
+            self.assertEqual(stage.sessions.counters.requests, number, text)
 
 
 class AcceptanceTests(SessionTestCase):

@@ -148,7 +148,7 @@ class Session(RequestSender):
         @param refusal: the pool's error for the requests that begin in the first C{refused} bytes; C{None} if there is
             none.
         """
-        pos, size = 0, len(data)
+        pos, size, taken = 0, len(data), 0
         while pos < size:
             room = self._window - self._inFlight
             if room <= 0 or self._blocked or (self.unread and self.unread > self._limits.unreadSoft):
@@ -163,6 +163,7 @@ class Session(RequestSender):
                 if what is CLOSE:
                     self._answerLast(payload)
                     pos = size
+                    taken += 1
                     break
                 if what is BROADCAST and self.factory.alone:
                     what, payload = payload  # with one server it is forwarded like any other request
@@ -178,6 +179,7 @@ class Session(RequestSender):
                         continue
                 elif self._follow(what, payload, end - size):
                     pos = end
+                    taken += what is not SWITCH
                     if self._unsent:
                         break
                     continue
@@ -188,6 +190,7 @@ class Session(RequestSender):
                 what.unites and count == 1 and end == size and refusal is None
                 and self._unite(self._pool, what, data[pos:] if payload is None else payload)
             ):  # fmt: skip
+                self._counters.requests += taken + 1
                 return
             if refusal is None or pos >= refused:
                 try:
@@ -200,6 +203,7 @@ class Session(RequestSender):
                     if count > room:
                         what, end, count, payload = read(data, pos, room)
                     self._inFlight += count
+                    taken += count
                     sink = self._sink
                     if sink is None:
                         sink = self
@@ -212,10 +216,12 @@ class Session(RequestSender):
                     continue
             self.answer(self.refusal(what, count, refusal))
             pos = end
+            taken += count
             self._answered(count)
             if self._unsent:
                 self._refusal, self._refusable = refusal, max(0, refused - pos)
                 break
+        self._counters.requests += taken
         if pos < size:
             self._keep(data[pos:])
 

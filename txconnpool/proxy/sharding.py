@@ -20,7 +20,7 @@ from txconnpool.proxy.merging import LONG
 from txconnpool.proxy.replies import QueuedRequest
 from txconnpool.proxy.scatter import FIRST, ScatteredReply
 from txconnpool.proxy.session import COMPOUND, LOOK, Session
-from txconnpool.wire import CLOSE, MORE, PIN, SPLIT, Command, Frame
+from txconnpool.wire import CLOSE, MORE, PIN, SPLIT, SWITCH, Command, Frame
 
 #: A request that comes as several, because it has very many keys, is only sent at once for a client that may have this
 #: number of requests in flight, which it may not if its last replies were large.
@@ -66,7 +66,7 @@ class ShardedSession(Session):
         @param refusal: the error of the pool for which the session has waited, for the requests that begin in the first
             C{refused} bytes; C{None} if there is none.
         """
-        pos, size = 0, len(data)
+        pos, size, taken = 0, len(data), 0
         read = self._read
         errors: dict[Any, PoolError] = {} if refusal is None else {self._pool: refusal}
         while pos < size:
@@ -78,6 +78,7 @@ class ShardedSession(Session):
                 after = pos if errors else self._merge(data, pos, frame)
                 if after > pos:
                     pos = after
+                    taken += self._inFlight
                     break
             if count:
                 if refusal is not None and pos >= refused:
@@ -101,6 +102,7 @@ class ShardedSession(Session):
             elif what is CLOSE:
                 self._answerLast(payload)
                 pos = size
+                taken += 1
                 break
             elif what is PIN:
                 try:
@@ -115,8 +117,10 @@ class ShardedSession(Session):
             else:
                 break
             pos = end
+            taken += count or what is not SWITCH
             if self._unsent:
                 break
+        self._counters.requests += taken
         if pos < size:
             self._keep(data[pos:])
 

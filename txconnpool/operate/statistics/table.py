@@ -180,6 +180,8 @@ POOL_OWN: Final = (
     Statistic("session_pauses", "counter", "times that reading from a client was suspended; unread: it did not read "
               "its replies (`session-unread-soft`); backlog: it sent more than could be forwarded (`session-backlog`)",
               lambda of: dict(of.sessions.counters.pauses), "reason"),
+    Statistic("client_requests", "counter", "requests of clients, each once, also those that the proxy answered itself",
+              lambda of: of.sessions.counters.requests),
     Statistic("requests_refused", "counter", "requests to which the proxy itself replied with an error: malformed, or "
               "not allowed; also logins that failed (`listen-auth`)",
               lambda of: of.sessions.counters.refused),
@@ -214,7 +216,8 @@ POOL_OWN: Final = (
 
 #: The numbers of a server that a pool has the sums of.
 SUMMED: Final = (
-    Statistic("requests", "counter", "requests that a server answered",
+    Statistic("requests", "counter", "requests that a server answered; if requests of clients were divided among "
+              "servers, or sent together, their number is not that of `client_requests`",
               lambda of: of.byCommand(of.traffic.requests), "command"),
     Statistic("operations", "counter", "what servers did: keys read by get, gets and mg; requests to store; keys "
               "touched by touch, gat and gats; flush_all; me", lambda of: of.operations, "operation", alias="cmd"),
