@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
 from tests.redis.cases import RedisTestCase
+from txconnpool import Server
 from txconnpool.errors import ConnectionLostInFlight, PoolTimeout
-from txconnpool.redis import ExecAborted, InvalidArgument, ResponseError, WatchError, WrongType
+from txconnpool.redis import ExecAborted, InvalidArgument, RedisPool, ResponseError, WatchError, WrongType
+from txconnpool.testing import FakeRedis
 
 
 class QueueTestCase(RedisTestCase):
@@ -163,6 +165,117 @@ class PipelineTests(QueueTestCase):
         self.server.release()
         self.clock.advance(2)
         self.assertNotIn(b"GET", self.received())
+
+
+class AwaitingTests(QueueTestCase):
+    """
+    Tests for awaiting the results of queued commands.
+    """
+
+    def assertNotSent(self, call: Coroutine[Any, Any, Any]) -> None:
+        error = self.failureResultOf(self.run_(call), InvalidArgument)
+        self.assertIn("after it", str(error.value))
+        self.assertEqual(self.data.items, {})
+
+    def test_early(self) -> None:
+        """
+        Awaiting a command before it was sent fails at once instead of waiting forever, and nothing is sent.
+        """
+
+        async def inPipeline() -> None:
+            async with self.pool.pipeline() as pipe:
+                await pipe.set("a", 1)
+
+        async def inTransaction() -> None:
+            async with self.pool.transaction() as block:
+                await block.set("a", 1)
+
+        async def afterMulti() -> None:
+            async with self.pool.transaction("a") as block:
+                self.assertIsNone(await block.get("a"))
+                block.multi()
+                await block.set("a", 1)
+
+        async def withoutBlock() -> None:
+            await self.pool.pipeline().set("a", 1)
+
+        for call in (inPipeline, inTransaction, afterMulti, withoutBlock):
+            self.assertNotSent(call())
+
+    def test_delegated(self) -> None:
+        """
+        C{yield from} is refused too.
+        """
+
+        def generate(pipe: Any) -> Any:
+            yield from pipe.get("a")
+
+        self.assertRaises(InvalidArgument, next, generate(self.pool.pipeline()))
+
+    def test_failedBlock(self) -> None:
+        """
+        Awaiting a command whose block has failed fails: it was never sent.
+        """
+
+        async def call() -> None:
+            try:
+                async with self.pool.pipeline() as pipe:
+                    answer = pipe.set("a", 1)
+                    raise KeyError("a")
+            except KeyError:
+                await answer
+
+        self.assertNotSent(call())
+
+    def test_after(self) -> None:
+        """
+        After the block, and while C{send} waits, results can be awaited, each with its error.
+        """
+
+        async def call(queue: Any) -> list[Any]:
+            async with queue as pipe:
+                pipe.delete("n")
+                answers = [pipe.incr("n"), pipe.incr("n")]
+                together = gatherResults(answers)
+                answers[0].addCallback(lambda number: number * 10)
+            return [await answers[0], await answers[1], await together]
+
+        for queue in (self.pool.pipeline(), self.pool.transaction()):
+            self.assertEqual(self.successResultOf(self.run_(call(queue))), [10, 2, [1, 2]])
+
+        pipe = self.pool.pipeline()
+        answer = pipe.get("n")
+        sending = Deferred.fromCoroutine(pipe.send())
+        self.assertEqual(self.successResultOf(self.run_(_awaiting(answer))), b"2")
+        self.successResultOf(sending)
+
+    def test_divided(self) -> None:
+        """
+        The same holds for a command that is divided among several servers, which may be cancelled.
+        """
+        servers = [Server(FakeRedis(self.clock), label=label) for label in ("a", "b")]
+        pool: Any = RedisPool(servers, reactor=self.clock)
+        self.pools.append(pool)
+        keys = [f"key{number}" for number in range(20)]
+
+        async def early() -> None:
+            async with pool.pipeline() as pipe:
+                await pipe.mset(dict.fromkeys(keys, "v"))
+
+        async def late() -> Any:
+            async with pool.pipeline() as pipe:
+                answer = pipe.mset(dict.fromkeys(keys, "v"))
+            return await answer
+
+        self.assertNotSent(early())
+        self.assertIs(self.successResultOf(self.run_(late())), True)
+        answer = pool.pipeline().mget(keys)
+        answer.cancel()
+        self.failureResultOf(answer, CancelledError)
+
+
+async def _awaiting(answer: Deferred[Any]) -> Any:
+    return await answer
 
 
 class TransactionTests(QueueTestCase):

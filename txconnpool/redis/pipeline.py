@@ -6,7 +6,7 @@ Several commands that are sent together: pipelines and transactions.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -39,9 +39,41 @@ _MULTI, _EXEC, _WATCH, _UNWATCH = (BY_NAME[name] for name in ("multi", "exec", "
 _QUEUED: Final = b"+QUEUED\r\n"
 
 
+class QueuedResult(Deferred[Any]):
+    """
+    The result of a command of a pipeline or transaction. Until the command was sent, awaiting the result is an error:
+    the code that would have to send the command is waiting itself, so the result would never come.
+
+    @ivar sent: whether the command was sent.
+    """
+
+    sent = False
+
+    def __await__(self) -> Generator[Deferred[Any], None, Any]:
+        """
+        @raise InvalidArgument: the command was not sent.
+        """
+        self._checkSent()
+        return super().__await__()
+
+    def __iter__(self) -> Generator[Deferred[Any], None, Any]:
+        """
+        As L{__await__}, for C{yield from}.
+        """
+        self._checkSent()
+        return super().__iter__()
+
+    def _checkSent(self) -> None:
+        if not self.sent and not self.called:
+            raise InvalidArgument(
+                "the command was not sent: commands of a pipeline or transaction are sent at the end of its async with "
+                "block, so await the result after it, or use results"
+            )
+
+
 class Queue(RedisCommands[V]):
     """
-    Collects commands. The Deferred of each fires when its reply has come.
+    Collects commands. The Deferred of each fires when its reply has come. Until they are sent, it must not be awaited.
 
     @ivar results: what L{send} has resulted in.
     """
@@ -59,7 +91,7 @@ class Queue(RedisCommands[V]):
         self._meanings = meanings
         self._sender = sender
         self._steps: list[tuple[Any, Step]] = []
-        self._answers: list[Deferred[Any]] = []  # the result of each command, which may have several requests
+        self._answers: list[QueuedResult] = []  # the result of each command, which may have several requests
         self.results: list[Any] = []
 
     def _send(self, command: RedisCommand, words: list[bytes], convert: Convert) -> Deferred[Any]:
@@ -71,9 +103,12 @@ class Queue(RedisCommands[V]):
         except PoolError as error:
             return fail(error)
         if divided:
-            answer = Deferred.fromCoroutine(self._joined(command, words, divided, convert))
+            joined = Deferred.fromCoroutine(self._joined(command, words, divided, convert))
+            answer = QueuedResult(lambda _: joined.cancel())
+            joined.chainDeferred(answer)
         else:
-            answer = self._add(target, command, words, self._meanings.of(convert, command))
+            answer = QueuedResult()
+            self._add(target, command, words, self._meanings.of(convert, command), answer)
         self._answers.append(answer)
         return answer
 
@@ -84,10 +119,15 @@ class Queue(RedisCommands[V]):
         return {}
 
     def _add(
-        self, target: Any, command: RedisCommand, words: list[bytes], meaning: Callable[[bytes], Any]
+        self,
+        target: Any,
+        command: RedisCommand,
+        words: list[bytes],
+        meaning: Callable[[bytes], Any],
+        result: Deferred[Any] | None = None,
     ) -> Deferred[Any]:
         used = command.unblocked if command.mayBlock else command
-        step = Step(used, encode(words), meaning, self._sender.keysOf(command, words))
+        step = Step(used, encode(words), meaning, self._sender.keysOf(command, words), result)
         self._steps.append((target, step))
         return step.result
 
@@ -137,6 +177,8 @@ class Pipeline(Queue[V]):
         """
         queued, self._steps = self._steps, []
         answers, self._answers = self._answers, []
+        for answer in answers:
+            answer.sent = True
         self._sender.sendSteps(queued)
         self.results = await settle(answers)
         return self.results
@@ -305,6 +347,9 @@ class Transaction(Queue[V]):
         queued = [step for _, step in self._steps]
         for target, _ in self._steps:
             self._checkHome(target)
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            answer.sent = True
         while True:
             sent = self._between(queued)
             try:

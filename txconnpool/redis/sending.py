@@ -6,6 +6,7 @@ Sends requests of a pool to the servers of their keys: one server, or several th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -313,7 +314,7 @@ def _observed(result: Deferred[Any]) -> Deferred[Any]:
     return seen
 
 
-async def settle(waiting: list[Deferred[Any]]) -> list[Any]:
+async def settle(waiting: Sequence[Deferred[Any]]) -> list[Any]:
     """
     Wait for the results of requests that were sent.
 

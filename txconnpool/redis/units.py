@@ -106,13 +106,18 @@ class Step:
     __slots__ = ("command", "data", "keys", "meaning", "result")
 
     def __init__(
-        self, command: RedisCommand, data: bytes, meaning: Callable[[bytes], Any], keys: frozenset[bytes] = frozenset()
+        self,
+        command: RedisCommand,
+        data: bytes,
+        meaning: Callable[[bytes], Any],
+        keys: frozenset[bytes] = frozenset(),
+        result: Deferred[Any] | None = None,
     ) -> None:
         self.command = command
         self.data = data
         self.meaning = meaning
         self.keys = keys
-        self.result: Deferred[Any] = Deferred()
+        self.result: Deferred[Any] = Deferred() if result is None else result
 
     def answer(self, reply: bytes) -> None:
         """
