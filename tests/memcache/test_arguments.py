@@ -62,6 +62,16 @@ class ArgumentTests(EmbeddedTestCase):
             self.assertInvalid(call, None, tells="a key is str or bytes, not NoneType")
         self.assertInvalid(pool.get, "a b", tells="b'a b'")
 
+    def test_lists(self) -> None:
+        """
+        A text is no list of keys, and a list no mapping.
+        """
+        pool: Any = self.pool
+        for call in (pool.getMultiple, pool.deleteMultiple):
+            for wrong in ("abc", b"abc", 5):
+                self.assertInvalid(call, wrong, tells=f"keys must be a list of keys, not {wrong!r}")
+        self.assertInvalid(pool.setMultiple, "abc", tells="values must be a mapping of keys to values, not 'abc'")
+
     def test_longestKey(self) -> None:
         """
         A key may have 250 bytes of any value except spaces and control characters.

@@ -104,7 +104,7 @@ class LifeTests(EmbeddedTestCase):
         """
         Calls before C{close} fail if there is no connection yet.
         """
-        answers: list[Deferred[Any]] = [self.pool.get("a"), self.pool.set("a", b"1"), self.pool.getMultiple("ab")]
+        answers: list[Deferred[Any]] = [self.pool.get("a"), self.pool.set("a", b"1"), self.pool.getMultiple([*"ab"])]
         closed = self.pool.close()
         for answer in answers:
             self.failureResultOf(answer, PoolClosed)
@@ -117,7 +117,7 @@ class LifeTests(EmbeddedTestCase):
         """
         self.connect()
         self.pool.result(self.pool.close())
-        answers: list[Deferred[Any]] = [self.pool.get("a"), self.pool.set("a", b"1"), self.pool.getMultiple("ab")]
+        answers: list[Deferred[Any]] = [self.pool.get("a"), self.pool.set("a", b"1"), self.pool.getMultiple([*"ab"])]
         answers += [self.pool.version(), self.pool.flushAll(), self.pool.getAndTouch("a", 1)]
         for answer in answers:
             self.failureResultOf(answer, PoolClosed)

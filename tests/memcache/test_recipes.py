@@ -25,8 +25,8 @@ class RecipeTests(EmbeddedTestCase):
         values: dict[str | bytes, bytes] = {"a": b"1", b"b": b"2"}
         stored = self.pool.result(self.pool.setMultiple(values, 5, 60))
         self.assertEqual(stored, {"a": True, b"b": True})
-        self.assertEqual(self.pool.result(self.pool.getMultiple("ab")), {"a": (5, b"1"), "b": (5, b"2")})
-        self.assertEqual(self.pool.result(self.pool.deleteMultiple("abc")), {"a": True, "b": True, "c": False})
+        self.assertEqual(self.pool.result(self.pool.getMultiple([*"ab"])), {"a": (5, b"1"), "b": (5, b"2")})
+        self.assertEqual(self.pool.result(self.pool.deleteMultiple([*"abc"])), {"a": True, "b": True, "c": False})
         self.pool.result(self.pool.setMultiple({"a": b"1"}, expireTime=60))
         self.pool.clock.advance(61)
         self.assertEqual(self.pool.result(self.pool.get("a")), (0, None))

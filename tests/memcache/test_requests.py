@@ -32,7 +32,7 @@ class ErrorTests(ScriptedTestCase):
         calls: list[Callable[[], Deferred[Any]]] = [
             lambda: self.pool.get("k"),
             lambda: self.pool.gets("k"),
-            lambda: self.pool.getMultiple("k"),
+            lambda: self.pool.getMultiple([*"k"]),
             lambda: self.pool.getAndTouch("k", 1),
             lambda: self.pool.increment("k"),
             lambda: self.pool.touch("k", 1),
@@ -66,7 +66,7 @@ class ErrorTests(ScriptedTestCase):
         """
         An error reply fails all calls whose keys were in the request.
         """
-        answers = [self.pool.get("a"), self.pool.get("b"), self.pool.get("a"), self.pool.getMultiple("cd")]
+        answers = [self.pool.get("a"), self.pool.get("b"), self.pool.get("a"), self.pool.getMultiple([*"cd"])]
         self.reply(b"SERVER_ERROR out of memory\r\n")
         for answer in answers:
             self.failureResultOf(answer, ServerError)
@@ -137,7 +137,7 @@ class ErrorTests(ScriptedTestCase):
         value = b"\r\nEND\r\nVALUE a 0 1\r\n"
         reply = b"VALUE a 1 1\r\nx\r\nVALUE b 2 %d\r\n%b\r\nEND\r\n" % (len(value), value)
         for size in (1, 2, 3, 10, 50):
-            answer = self.pool.getMultiple("abc")
+            answer = self.pool.getMultiple([*"abc"])
             for start in range(0, len(reply), size):
                 self.assertNoResult(answer)
                 self.reply(reply[start : start + size])
@@ -163,7 +163,7 @@ class CancelTests(ScriptedTestCase):
         """
         kept, dropped = self.pool.get("a"), self.pool.get("b")
         both = [self.pool.get("c"), self.pool.get("c")]
-        whole = self.pool.getMultiple("cde")
+        whole = self.pool.getMultiple([*"cde"])
         self.cancel(dropped)
         self.cancel(both[0])
         self.cancel(whole)
@@ -203,7 +203,7 @@ class CancelTests(ScriptedTestCase):
         A cancelled call does not wait for a connection any more.
         """
         self.server.hang()
-        answers: list[Deferred[Any]] = [self.pool.get("a"), self.pool.set("a", b"1"), self.pool.getMultiple("bc")]
+        answers: list[Deferred[Any]] = [self.pool.get("a"), self.pool.set("a", b"1"), self.pool.getMultiple([*"bc"])]
         answers.append(self.pool.gets("d"))
         self.flush()
         self.assertEqual(self.pool.stats.waiting, 3)
@@ -220,7 +220,7 @@ class CancelTests(ScriptedTestCase):
         """
         calls: list[tuple[Callable[[], Deferred[Any]], bytes]] = [
             (lambda: self.pool.get("a"), b"VALUE a 0 1\r\n1\r\nEND\r\n"),
-            (lambda: self.pool.getMultiple("ab"), b"VALUE a 0 1\r\n1\r\nEND\r\n"),
+            (lambda: self.pool.getMultiple([*"ab"]), b"VALUE a 0 1\r\n1\r\nEND\r\n"),
             (lambda: self.pool.get("a"), b"END\r\n"),
             (lambda: self.pool.get("a"), b"SERVER_ERROR\r\n"),
             (lambda: self.pool.increment("a"), b"2\r\n"),
@@ -239,7 +239,7 @@ class CancelTests(ScriptedTestCase):
         """
         A call cancelled in flight is not sent again when its connection is lost.
         """
-        kept, dropped, whole = self.pool.get("a"), self.pool.get("b"), self.pool.getMultiple("cd")
+        kept, dropped, whole = self.pool.get("a"), self.pool.get("b"), self.pool.getMultiple([*"cd"])
         command = self.pool.version()
         self.flush()
         self.assertIn(b"get a b c d\r\n", self.received())
@@ -275,7 +275,7 @@ class LossTests(ScriptedTestCase):
         """
         Reads are tried once more, on a new connection.
         """
-        answers: list[Deferred[Any]] = [self.pool.getMultiple("ab"), self.pool.version(), self.pool.serverStats()]
+        answers: list[Deferred[Any]] = [self.pool.getMultiple([*"ab"]), self.pool.version(), self.pool.serverStats()]
         self.assertEqual(self.received(), b"version\r\nstats\r\nget a b\r\n")
         self.server.connections[0].send(b"VERSION 1\r\nSTAT a 1\r\n")
         self.flush()
@@ -301,7 +301,7 @@ class LossTests(ScriptedTestCase):
         """
         A read fails when its second connection is lost too.
         """
-        answers = [self.pool.get("a"), self.pool.get("b"), self.pool.getMultiple("abc")]
+        answers = [self.pool.get("a"), self.pool.get("b"), self.pool.getMultiple([*"abc"])]
         for _ in range(2):
             self.assertEqual(self.received(), b"get a b c\r\n")
             self.lose()
@@ -368,7 +368,7 @@ class LossTests(ScriptedTestCase):
         When no server can be reached, all waiting calls fail with the reason.
         """
         self.server.refuse()
-        answers: list[Deferred[Any]] = [self.pool.get("a"), self.pool.get("b"), self.pool.getMultiple("cd")]
+        answers: list[Deferred[Any]] = [self.pool.get("a"), self.pool.get("b"), self.pool.getMultiple([*"cd"])]
         answers += [self.pool.set("a", b"1"), self.pool.flushAll()]
         self.flush()
         for answer in answers:
@@ -398,7 +398,7 @@ class LossTests(ScriptedTestCase):
         """
         pool = MemCachePool(self.server, 1, self.clock, maxWaiting=1, batchSize=3)
         self.server.hang()
-        whole = pool.getMultiple("abcdefghi")
+        whole = pool.getMultiple([*"abcdefghi"])
         self.failureResultOf(whole, errors.PoolFull)
         self.assertEqual(pool.stats.waiting, 0)
         answers = [pool.get(key) for key in "abc"]

@@ -143,7 +143,7 @@ class PoolTests(SynchronousTestCase):
         pool.result(pool.set("a", b""))
         pool.result(pool.set("b", b"", expireTime=0))
         pool.clock.advance(61)
-        self.assertEqual(pool.result(pool.getMultiple("ab")), {"a": (0, None), "b": (0, b"")})
+        self.assertEqual(pool.result(pool.getMultiple([*"ab"])), {"a": (0, None), "b": (0, b"")})
         self.assertRaises(TypeError, MemoryPool, expireTime=1.5)
 
     def test_login(self) -> None:
@@ -181,13 +181,13 @@ class IterationTests(EmbeddedTestCase):
         The items are those of the dictionary.
         """
         self.store(a=b"1", c=b"3")
-        items, done = self.collect("abcde")
+        items, done = self.collect([*"abcde"])
         self.pool.result(done)
         self.assertEqual(len(items), 5)
         values = {key: (flags, value) for key, flags, value in items}
-        self.assertEqual(values, self.pool.result(self.pool.getMultiple("abcde")))
+        self.assertEqual(values, self.pool.result(self.pool.getMultiple([*"abcde"])))
         self.assertEqual(values["c"], (0, b"3"))
-        items, done = self.collect("")
+        items, done = self.collect([])
         self.pool.result(done)
         self.assertEqual(items, [])
 
@@ -196,7 +196,7 @@ class IterationTests(EmbeddedTestCase):
         Items are there before the last one has arrived.
         """
         self.connect()
-        items, done = self.collect("abcd")
+        items, done = self.collect([*"abcd"])
         self.pool.server.hold()
         self.pool.flush()
         self.assertEqual(items, [])
@@ -214,7 +214,7 @@ class IterationTests(EmbeddedTestCase):
         An error of the call is raised after the items that came before.
         """
         self.connect()
-        items, done = self.collect("abcd")
+        items, done = self.collect([*"abcd"])
         self.pool.server.hold()
         self.pool.flush()
         self.pool.server.release(5)
@@ -229,7 +229,7 @@ class IterationTests(EmbeddedTestCase):
         """
         The iteration may begin when some, or all, items are there.
         """
-        values = self.pool.getMultiple("abc")
+        values = self.pool.getMultiple([*"abc"])
         self.pool.flush()
         self.assertTrue(values.called)
 

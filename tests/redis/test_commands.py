@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txconnpool.redis import InvalidArgument
 from txconnpool.redis.base import Convert, Meanings
 from txconnpool.redis.commands import RedisCommands
+from txconnpool.redis.scripts import Script
 from txconnpool.wire.redis.commands import RedisCommand
 
 
@@ -83,6 +84,31 @@ class CommandTests(SynchronousTestCase):
             recorder.bitcount("k", 1),
         ):
             self.failureResultOf(answer, InvalidArgument)
+        self.assertEqual(recorder.words, [])
+
+    def test_listsAndMappings(self) -> None:
+        """
+        A text is no list, and what is no mapping is refused by the name of the argument; nothing is sent.
+        """
+        recorder: Any = Recorder()
+        for answer, name in (
+            (recorder.zadd("z", 1, "a"), "mapping"),
+            (recorder.hset("h", mapping=[("a", 1)]), "mapping"),
+            (recorder.hmset("h", "a"), "mapping"),
+            (recorder.mset("a"), "mapping"),
+            (recorder.msetnx(["a", 1]), "mapping"),
+            (recorder.xadd("s", "a"), "fields"),
+            (recorder.xread("s"), "streams"),
+            (recorder.xreadgroup("g", "c", ["s"]), "streams"),
+            (recorder.xclaim("s", "g", "c", 0, b"1-1"), "message_ids"),
+            (recorder.zmscore("z", "abc"), "members"),
+            (recorder.geoadd("g", "abc"), "values"),
+            (recorder.mget(5), "keys"),
+            (recorder.zunion(5), "keys"),
+            (Deferred.fromCoroutine(Script(recorder, "return 1")("abc")), "keys"),
+            (Deferred.fromCoroutine(Script(recorder, "return 1")(args=b"abc")), "args"),
+        ):
+            self.assertIn(f"{name} must be a", str(self.failureResultOf(answer, InvalidArgument).value))
         self.assertEqual(recorder.words, [])
 
     def test_versions(self) -> None:

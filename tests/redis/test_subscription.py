@@ -125,9 +125,10 @@ class SubscriptionTests(RedisTestCase):
 
     def test_nothing(self) -> None:
         """
-        A subscription needs a channel or a pattern.
+        A subscription needs a channel or a pattern. A text is no list of patterns.
         """
         self.assertRaises(InvalidArgument, self.pool.subscribe)
+        self.assertRaises(InvalidArgument, self.pool.subscribe, patterns="news.*")
 
     def test_sharded(self) -> None:
         """

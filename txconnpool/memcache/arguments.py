@@ -9,9 +9,14 @@ it cannot read with an error even where no reply is expected.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TypeVar
+
 from txconnpool.memcache.errors import InvalidArgument
 from txconnpool.memcache.results import Key
 from txconnpool.wire.memcache.classic import UINT64, checkKey
+
+K = TypeVar("K", bound=Key)
 
 
 def encodeKey(key: Key, namespace: bytes = b"") -> bytes:
@@ -32,6 +37,19 @@ def encodeKey(key: Key, namespace: bytes = b"") -> bytes:
         return checkKey(namespace + name)
     except ValueError as reason:
         raise InvalidArgument(str(reason)) from reason
+
+
+def checkKeys(keys: Iterable[K]) -> Iterable[K]:
+    """
+    Check a list of keys.
+
+    @return: the list.
+
+    @raise InvalidArgument: it is a text, whose characters would be taken for keys, or no list at all.
+    """
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        raise InvalidArgument(f"keys must be a list of keys, not {keys!r}")
+    return keys
 
 
 def checkNumber(name: str, value: int, bounds: tuple[int, int]) -> int:

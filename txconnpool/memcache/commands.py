@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 from twisted.internet.defer import Deferred, fail
 
 from txconnpool.errors import PoolClosed, PoolError
-from txconnpool.memcache.arguments import checkIdentifier, checkNumber, checkValue, encodeKey
+from txconnpool.memcache.arguments import checkIdentifier, checkKeys, checkNumber, checkValue, encodeKey
 from txconnpool.memcache.errors import InvalidArgument
 from txconnpool.memcache.requests import Gathering, Part, Retrieval, Values, missOf
 from txconnpool.memcache.results import (
@@ -179,7 +179,7 @@ class MemCacheCommands(Generic[V]):
         whole = Gathering((), None, decode)
         try:
             namespace = self._namespace
-            names = {key: encodeKey(key, namespace) for key in keys}
+            names = {key: encodeKey(key, namespace) for key in checkKeys(keys)}
             if only is None:
                 whole = Gathering(names, self._countPartial, decode)
                 self._gather(command, names, whole)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred
 from twisted.python.failure import Failure
 
-from txconnpool.memcache.arguments import checkNumber, encodeKey
+from txconnpool.memcache.arguments import checkKeys, checkNumber, encodeKey
 from txconnpool.memcache.commands import MemCacheCommands
 from txconnpool.memcache.computing import Computations, Recipe
 from txconnpool.memcache.errors import InvalidArgument
@@ -132,6 +132,8 @@ class MemCacheRecipes(MemCacheCommands[V]):
         @return: fires with C{True} for each key when all are stored. If some could not be stored, it fails with the
             first error, after the others are stored.
         """
+        if not isinstance(values, Mapping):
+            return fail(InvalidArgument(f"values must be a mapping of keys to values, not {values!r}"))
         return each({key: self.set(key, value, flags, expireTime) for key, value in values.items()})
 
     def deleteMultiple(self, keys: Iterable[K]) -> Deferred[dict[K, bool]]:
@@ -141,7 +143,10 @@ class MemCacheRecipes(MemCacheCommands[V]):
         @return: fires with whether there was each key. If some could not be deleted, it fails with the first error,
             after the others are deleted.
         """
-        return each({key: self.delete(key) for key in keys})
+        try:
+            return each({key: self.delete(key) for key in checkKeys(keys)})
+        except InvalidArgument as error:
+            return fail(error)
 
 
 def each(results: dict[K, Deferred[T]]) -> Deferred[dict[K, T]]:

@@ -6,7 +6,7 @@ The words of requests: from Python values to bytes, with the namespace before th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from txconnpool.redis.errors import InvalidArgument
@@ -54,6 +54,8 @@ def encodeWord(value: Any) -> bytes:
         return value
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
+    if isinstance(value, InvalidArgument):  # found by listOf or mappingOf, before the words were known
+        raise value
     if isinstance(value, bool) or not isinstance(value, int | float | bytearray | memoryview):
         raise InvalidArgument(f"an argument must be bytes, str, int or float, not {type(value).__name__}")
     return repr(value).encode() if isinstance(value, int | float) else bytes(value)
@@ -64,6 +66,33 @@ def encodeWords(values: Iterable[Any]) -> list[bytes]:
     @return: the bytes of arguments.
     """
     return [each if type(each) is bytes else encodeWord(each) for each in values]
+
+
+def listOf(name: str, values: Any) -> list[Any]:
+    """
+    Check an argument that is a list.
+
+    @param name: the name of the argument, for the error.
+
+    @return: the list. If it is a text, or no list at all, its only element is the error, which L{encodeWord} raises.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        return [InvalidArgument(f"{name} must be a list, not {values!r}")]
+    return list(values)
+
+
+def mappingOf(name: str, values: Any) -> Mapping[Any, Any]:
+    """
+    Check an argument that is a mapping.
+
+    @param name: the name of the argument, for the error.
+
+    @return: the mapping. If it is none, the only key and value are the error, which L{encodeWord} raises.
+    """
+    if isinstance(values, Mapping):
+        return values
+    error = InvalidArgument(f"{name} must be a mapping, such as a dict, not {values!r}")
+    return {error: error}
 
 
 def commandOf(words: list[bytes]) -> RedisCommand:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 
 from twisted.internet.defer import Deferred, fail
 
-from txconnpool.redis.arguments import Key, checkStateless, commandOf, encodeWords
+from txconnpool.redis.arguments import Key, checkStateless, commandOf, encodeWords, listOf
 from txconnpool.redis.errors import InvalidArgument, ResponseError, UndecodableReply, errorOf
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
 from txconnpool.wire.redis.values import ReplyParser
@@ -219,4 +219,4 @@ def keysOf(keys: Key | Iterable[Key], more: Iterable[Key] = ()) -> list[Key]:
     """
     @return: keys that are given as one, as a list, as several arguments, or as both.
     """
-    return [*([keys] if isinstance(keys, str | bytes) else keys), *more]
+    return [*([keys] if isinstance(keys, str | bytes) else listOf("keys", keys)), *more]

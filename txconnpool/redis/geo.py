@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 
-from txconnpool.redis.arguments import Argument, Key
+from txconnpool.redis.arguments import Argument, Key, listOf
 from txconnpool.redis.base import BaseCommands, V, number, okay
 from txconnpool.redis.errors import InvalidArgument
 
@@ -35,7 +35,7 @@ class GeoCommands(BaseCommands[V]):
         @return: fires with the number of places that were added.
         """
         words = [word for word, wanted in (("NX", nx), ("XX", xx), ("CH", ch)) if wanted]
-        return self._do("geoadd", None, name, *words, *values)
+        return self._do("geoadd", None, name, *words, *listOf("values", values))
 
     def geodist(self, name: Key, place1: Argument, place2: Argument, unit: str | None = None) -> Deferred[float | None]:
         """

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 
-from txconnpool.redis.arguments import Argument, Key
+from txconnpool.redis.arguments import Argument, Key, mappingOf
 from txconnpool.redis.base import BaseCommands, V, flat, keysOf, mapping, number, okay, pairs, scanned
 from txconnpool.redis.errors import InvalidArgument
 from txconnpool.redis.keys import scanWords
@@ -41,7 +41,7 @@ class HashCommands(BaseCommands[V]):
         @return: fires with the number of fields that did not exist.
         """
         words = [] if key is None else [key, value]
-        return self._do("hset", None, name, *words, *flat((mapping or {}).items()))
+        return self._do("hset", None, name, *words, *flat(mappingOf("mapping", mapping or {}).items()))
 
     def hsetnx(self, name: Key, key: Key, value: Argument) -> Deferred[bool]:
         """
@@ -123,7 +123,7 @@ class HashCommands(BaseCommands[V]):
 
         @return: fires with C{True}.
         """
-        return self._do("hmset", okay, name, *flat(mapping.items()))
+        return self._do("hmset", okay, name, *flat(mappingOf("mapping", mapping).items()))
 
     def hrandfield(self, key: Key, count: int | None = None, withvalues: bool = False) -> Deferred[Any]:
         """

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 
-from txconnpool.redis.arguments import Argument, Key
+from txconnpool.redis.arguments import Argument, Key, mappingOf
 from txconnpool.redis.base import BaseCommands, V, flat, keysOf, number, okay, scanned
 from txconnpool.redis.errors import InvalidArgument
 
@@ -351,7 +351,7 @@ class StringCommands(BaseCommands[V]):
         """
         Set several values.
         """
-        return self._do("mset", okay, *flat(mapping.items()))
+        return self._do("mset", okay, *flat(mappingOf("mapping", mapping).items()))
 
     def msetnx(self, mapping: Mapping[Any, Argument]) -> Deferred[bool]:
         """
@@ -359,7 +359,7 @@ class StringCommands(BaseCommands[V]):
 
         @return: fires with whether they were set.
         """
-        return self._do("msetnx", bool, *flat(mapping.items()))
+        return self._do("msetnx", bool, *flat(mappingOf("mapping", mapping).items()))
 
     def append(self, key: Key, value: Argument) -> Deferred[int]:
         """

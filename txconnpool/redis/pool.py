@@ -27,7 +27,7 @@ from txconnpool.pool.calls import CallingPool
 from txconnpool.pool.checks import checkSeconds, checkType, checkWhole
 from txconnpool.pool.connection import Connection
 from txconnpool.pool.handshake import Handshake
-from txconnpool.redis.arguments import OTHER, Key, encodeWords
+from txconnpool.redis.arguments import OTHER, Key, encodeWords, listOf
 from txconnpool.redis.base import Convert, Meanings, V
 from txconnpool.redis.clustering import ClusterSender
 from txconnpool.redis.commands import RedisCommands
@@ -336,7 +336,7 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         @raise InvalidArgument: there are no channels and no patterns; or several servers share the keys, and not one
             of them has all channels, or there are patterns.
         """
-        names, globs = encodeWords(channels), encodeWords(patterns)
+        names, globs = encodeWords(channels), encodeWords(listOf("patterns", patterns))
         if not names and not globs:
             raise InvalidArgument("subscribe needs a channel or a pattern")
         if sharded and globs:

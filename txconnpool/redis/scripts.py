@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from twisted.internet.defer import Deferred
 
-from txconnpool.redis.arguments import Argument, Key
+from txconnpool.redis.arguments import Argument, Key, listOf
 from txconnpool.redis.base import VERBS
 from txconnpool.redis.errors import LockError, NoScript
 from txconnpool.wire.redis.commands import BY_NAME, RedisCommand
@@ -49,8 +49,8 @@ class Script:
 
         @return: the value of its reply.
         """
-        names = list(keys)
-        words = [len(names), *names, *args]
+        names = listOf("keys", keys)
+        words = [len(names), *names, *listOf("args", args)]
         bySha, byText = self._names
         try:
             return await self._pool._do(bySha, None, self.sha, *words)

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from txconnpool.redis.arguments import Argument, Key
+from txconnpool.redis.arguments import Argument, Key, listOf, mappingOf
 from txconnpool.redis.base import BaseCommands, V, flat, keysOf, number, scanned, scored
 from txconnpool.redis.keys import scanWords
 
@@ -48,9 +48,8 @@ class SortedSetCommands(BaseCommands[V]):
         """
         given = (("NX", nx), ("XX", xx), ("GT", gt), ("LT", lt), ("CH", ch), ("INCR", incr))
         words = [word for word, wanted in given if wanted]
-        return self._do(
-            "zadd", number if incr else None, name, *words, *flat((score, each) for each, score in mapping.items())
-        )
+        scores = flat((score, each) for each, score in mappingOf("mapping", mapping).items())
+        return self._do("zadd", number if incr else None, name, *words, *scores)
 
     def zrem(self, name: Key, *values: Argument) -> Deferred[int]:
         """
@@ -70,7 +69,7 @@ class SortedSetCommands(BaseCommands[V]):
         """
         @return: fires with the scores of members, in their order.
         """
-        return self._do("zmscore", _numbers, key, *members)
+        return self._do("zmscore", _numbers, key, *listOf("members", members))
 
     def zincrby(self, name: Key, amount: float, value: Argument) -> Deferred[float]:
         """

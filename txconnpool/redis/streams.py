@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 
-from txconnpool.redis.arguments import Argument, Key
+from txconnpool.redis.arguments import Argument, Key, listOf, mappingOf
 from txconnpool.redis.base import BaseCommands, V, flat, mapping, okay
 from txconnpool.redis.errors import InvalidArgument
 
@@ -49,7 +49,7 @@ class StreamCommands(BaseCommands[V]):
             words += _trimming(maxlen, approximate, minid, limit)
         except InvalidArgument as error:
             return fail(error)
-        return self._do("xadd", None, name, *words, id, *flat(fields.items()))
+        return self._do("xadd", None, name, *words, id, *flat(mappingOf("fields", fields).items()))
 
     def xtrim(
         self,
@@ -121,6 +121,7 @@ class StreamCommands(BaseCommands[V]):
         @return: fires with the entries by stream, without the streams that have none.
         """
         words = [*_counted(count), *([] if block is None else ["BLOCK", block])]
+        streams = mappingOf("streams", streams)
         found = self._do("xread", byStream, *words, "STREAMS", *streams, *streams.values())
         return found.addCallback(self._bareKeys)
 
@@ -144,6 +145,7 @@ class StreamCommands(BaseCommands[V]):
         @return: fires with the entries by stream, without the streams that have none.
         """
         words = [*_counted(count), *([] if block is None else ["BLOCK", block]), *(["NOACK"] if noack else [])]
+        streams = mappingOf("streams", streams)
         found = self._do(
             "xreadgroup", byStream, "GROUP", groupname, consumername, *words, "STREAMS", *streams, *streams.values()
         )
@@ -262,8 +264,9 @@ class GroupCommands(BaseCommands[V]):
         words: list[Any] = [*([] if idle is None else ["IDLE", idle]), *([] if time is None else ["TIME", time])]
         words += [*([] if retrycount is None else ["RETRYCOUNT", retrycount]), *(["FORCE"] if force else [])]
         words += ["JUSTID"] if justid else []
+        ids = listOf("message_ids", message_ids)
         return self._do(
-            "xclaim", None if justid else entries, name, groupname, consumername, min_idle_time, *message_ids, *words
+            "xclaim", None if justid else entries, name, groupname, consumername, min_idle_time, *ids, *words
         )
 
     def xautoclaim(
