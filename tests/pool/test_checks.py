@@ -12,8 +12,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from txconnpool import RedisPool
 from txconnpool.config import ConfigError, PoolSettings
-from txconnpool.memcache import MemCachePool, Server
+from txconnpool.memcache import JSONSerializer, MemCachePool, Server
 from txconnpool.pool import Backoff, Pool
 from txconnpool.pool.service import PoolService
 
@@ -108,6 +109,13 @@ class CheckTests(SynchronousTestCase):
                                 ("poolSize", "maxClients")):  # fmt: skip
                 self.refuses(TypeError, f"{pool} has no parameter {name!r}; its name is {meant!r}", make, **{name: -1})
             self.refuses(TypeError, f"{pool} has no parameter 'waittimeout'; is it 'waitTimeout'?", make, waittimeout=1)
+            self.refuses(TypeError, f"{pool} has no parameter 'max_clients'; is it 'maxClients'?", make, max_clients=1)
+            self.refuses(TypeError, f"{pool} has no parameter 'ssl'", make, ssl=1)
+        self.refuses(TypeError, "Pool has no parameter 'db'", makePool, db=1)
+        for name, meant in (("db", "database"), ("password", "login"), ("username", "login"),
+                            ("decode_responses", "decode"), ("max_connections", "maxClients")):  # fmt: skip
+            self.refuses(TypeError, f"RedisPool has no parameter {name!r}; its name is {meant!r}", RedisPool, SERVER,
+                         **{name: 1})  # fmt: skip
 
     def test_addresses(self) -> None:
         """
@@ -120,6 +128,39 @@ class CheckTests(SynchronousTestCase):
         self.refuses(ValueError, "serverAddresses must have the address of at least one server", MemCachePool, [])
         self.refuses(TypeError, "weight of a Server must be a number, or None, not '2'", Server, "tcp:a:1", "2")
         self.refuses(TypeError, "label of a Server must be a text, or None, not 2", Server, "tcp:a:1", 2, 2)
+
+    def test_addressesOfOthers(self) -> None:
+        """
+        An address as other programs write it is refused with what to write; the port is that of the protocol. The words
+        that only the proxy or another class of pools knows are refused as such.
+        """
+        for pool, port in ((MemCachePool, 11211), (RedisPool, 6379)):
+            self.refuses(ValueError, f"Unknown endpoint type: '127.0.0.1'; did you mean tcp:127.0.0.1:{port}?", pool,
+                         "127.0.0.1", port)  # fmt: skip
+            self.refuses(ValueError, "dns: is a source of servers, which only the proxy has: give the pool the servers",
+                         pool, "dns:cache:11211")  # fmt: skip
+        self.refuses(
+            ValueError,
+            "Unknown endpoint type: 'redis'; did you mean tcp:h:6379 with an option for the database?",
+            RedisPool,
+            "redis://h:6379/0",
+        )
+        for kind in ("cluster", "sentinel"):
+            self.refuses(ValueError, f"{kind}: is for Redis: only RedisPool and the proxy have it", MemCachePool,
+                         f"{kind}:h:1")  # fmt: skip
+
+    def test_hooks(self) -> None:
+        """
+        A serializer and a compressor must have their methods, and be no classes.
+        """
+        for name, wrong, right in (
+            ("serializer", "json", "an object with serialize and deserialize, such as JSONSerializer()"),
+            ("serializer", JSONSerializer, "an object with serialize and deserialize, such as JSONSerializer()"),
+            ("compressor", 5, "an object with compress and decompress, such as ZlibCompressor()"),
+        ):
+            self.refuses(
+                TypeError, f"{name} must be {right}, or None, not {wrong!r}", makeMemCachePool, **{name: wrong}
+            )
 
     def test_backoff(self) -> None:
         """

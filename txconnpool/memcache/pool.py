@@ -35,7 +35,7 @@ from txconnpool.memcache.values import Codec, Compressor, Serializer
 from txconnpool.net.loglimit import LogLimit
 from txconnpool.pool.base import CommonOptions
 from txconnpool.pool.calls import SingleRequest
-from txconnpool.pool.checks import checkMethod, checkNames, checkSeconds, checkType, checkWhole
+from txconnpool.pool.checks import checkMethod, checkNames, checkParameters, checkSeconds, checkType, checkWhole
 from txconnpool.pool.connection import Connection
 from txconnpool.pool.handshake import Handshake
 from txconnpool.routing.library import ForKey, PoolFace
@@ -182,6 +182,7 @@ class MemCachePool(PoolFace[Connection], MemCacheRecipes[V]):
         """
         if reactor is None:
             from twisted.internet import reactor
+        checkParameters(type(self).__name__, MemCachePool.__init__, options, CommonOptions.__annotations__)
         for each, seconds in (("requestTimeout", requestTimeout), ("replyTimeout", replyTimeout)):
             checkSeconds(each, seconds, above=True)
         checkWhole("batchSize", batchSize, 1)
@@ -202,7 +203,7 @@ class MemCachePool(PoolFace[Connection], MemCacheRecipes[V]):
         name = options.setdefault("name", type(self).__name__)
         configure = _preparation(name or type(self).__name__, configure, checkedLogin(login))
         servers = Servers(
-            serverAddresses, "ketama", distribution=distribution, hash=hash, hashTag=hashTag, hashStop=hashStop,
+            serverAddresses, "ketama", 11211, distribution=distribution, hash=hash, hashTag=hashTag, hashStop=hashStop,
             hashSkip=hashSkip, onFailure=onFailure, ejectAfter=ejectAfter, minLiveServers=minLiveServers,
         )  # fmt: skip
         makePool = partial(

@@ -158,7 +158,11 @@ class Codec(Generic[V]):
     def __init__(self, serializer: Serializer[V] | None, compressor: Compressor | None, maximum: int) -> None:
         """
         @param maximum: the maximum length of a stored value, in bytes.
+
+        @raise TypeError: a hook lacks its methods.
         """
+        checkHook("serializer", serializer, ("serialize", "deserialize"), "JSONSerializer()")
+        checkHook("compressor", compressor, ("compress", "decompress"), "ZlibCompressor()")
         self._serializer = serializer
         self._compressor = compressor
         self.maximum = maximum
@@ -203,3 +207,20 @@ class Codec(Generic[V]):
                 f"a value of {len(found[-1])} bytes, flags {flags}, is unreadable: {reason}"
             ) from reason
         return (*found[:-1], data)
+
+
+def checkHook(name: str, hook: Any, methods: tuple[str, str], example: str) -> None:
+    """
+    Check a serializer or compressor, or C{None}.
+
+    @param methods: the methods that it must have.
+    @param example: what would be right.
+
+    @raise TypeError: it is none.
+    """
+    if hook is not None and (
+        isinstance(hook, type) or not all(callable(getattr(hook, method, None)) for method in methods)
+    ):
+        raise TypeError(
+            f"{name} must be an object with {' and '.join(methods)}, such as {example}, or None, not {hook!r}"
+        )

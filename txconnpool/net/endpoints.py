@@ -7,7 +7,7 @@ The endpoints of servers, from Twisted's endpoint strings.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import clientFromString
@@ -47,6 +47,37 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
             raise
         raise ValueError(f"{error}; {right}") from None
     return _fromString(reactor, description)
+
+
+#: What only the proxy, or only one class of pools, accepts in place of a client endpoint string.
+_ELSEWHERE: Final = {
+    **dict.fromkeys(
+        ("dns", "srv", "elasticache"), "is a source of servers, which only the proxy has: give the pool the servers"
+    ),
+    **dict.fromkeys(("cluster", "sentinel"), "is for Redis: only RedisPool and the proxy have it"),
+}
+
+
+def checkAddress(description: str, port: int | None = None) -> None:
+    """
+    Check a client endpoint string that a program has given to a pool, for errors that say what to write instead. Other
+    errors are left to L{clientEndpoint}.
+
+    @param port: the port that servers of the protocol usually have.
+
+    @raise ValueError: the string is wrong.
+    """
+    kind = description.partition(":")[0].lower()
+    if kind in _ELSEWHERE and ":" in description:
+        raise ValueError(f"{kind}: {_ELSEWHERE[kind]}")
+    try:
+        checkClient(description)
+    except ValueError as error:
+        right = suggestClient(description, port)
+        if right is not None:
+            raise ValueError(f"{error}; {right}") from None
+    except TypeError:
+        pass
 
 
 def _fromString(reactor: Any, description: str) -> IStreamClientEndpoint:

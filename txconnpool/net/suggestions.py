@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
@@ -38,17 +39,25 @@ _ADDRESS = re.compile(
     r"(?P<port>[0-9]{1,5})(?::(?P<weight>[0-9]{1,5})(?:\s+(?P<label>[^\s=:]+))?)?/?"
 )
 
+#: A URL of Redis.
+_REDIS = re.compile(
+    r"(?:redis|valkey)(?P<tls>s)?://(?:(?P<login>[^\s@/]*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)"
+    r"(?::(?P<port>[0-9]{1,5}))?(?:/(?P<database>[0-9]*))?(?:\?\S*)?",
+    re.IGNORECASE,
+)
+
 #: A host without a port.
 _HOST = re.compile(rf"{_TCP}(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9.-]*):?/?")
 
 
-def suggestClient(text: str) -> str | None:
+def suggestClient(text: str, port: int | None = None) -> str | None:
     """
     @param text: a wrong client endpoint string.
+    @param port: the port that servers of the protocol usually have; that of memcached if not given.
 
     @return: the end of an error message, which says what to write; C{None} if nobody knows.
     """
-    return _suggest(text, checkClient, _client)
+    return _suggest(text, checkClient, partial(_client, port=_PORT if port is None else str(port)))
 
 
 def suggestServer(text: str) -> str | None:
@@ -95,7 +104,12 @@ def _path(text: str) -> str | None:
     return None if found is None else f"unix:{found[1]}"
 
 
-def _client(text: str) -> str | None:
+def _client(text: str, port: str) -> str | None:
+    url = _REDIS.fullmatch(text)
+    if url is not None:
+        apart = [word for word, given in (("the login", url["login"]), ("the database", url["database"])) if given]
+        more = f" with an option for {' and one for '.join(apart)}" if apart else ""
+        return f"{'tls' if url['tls'] else 'tcp'}:{_escapedHost(url['host'])}:{url['port'] or '6379'}{more}"
     found = _address(text)
     if found is not None:
         words = f" weight={found['weight']}" if found["weight"] else ""
@@ -103,12 +117,12 @@ def _client(text: str) -> str | None:
         return f"tcp:{_escapedHost(found['host'])}:{found['port']}{words}"
     tls = re.fullmatch(r"(?:ssl|tls):/{0,2}([^\s:=\\]+)(?::([0-9]+))?(?::hostname=.*)?", text, re.IGNORECASE)
     if tls is not None:
-        return f"tls:{tls[1]}:{tls[2] or _PORT}"
+        return f"tls:{tls[1]}:{tls[2] or port}"
     host = _HOST.fullmatch(text)
     if host is not None and (":" in text or "." in text or text == "localhost") and host["host"] not in _NO_HOSTS:
-        return f"tcp:{_escapedHost(host['host'])}:{_PORT}"
+        return f"tcp:{_escapedHost(host['host'])}:{port}"
     if isIPv6Address(text):
-        return f"tcp:{_escapedHost(text)}:{_PORT}"
+        return f"tcp:{_escapedHost(text)}:{port}"
     return _path(text)
 
 

@@ -9,21 +9,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from inspect import signature
 from math import isnan
 from typing import Any, Final
 
 from txconnpool.interfaces import IPoolObserver
 from txconnpool.pool.decisions.limits import Backoff
 
-#: Names that are no parameters, and the parameter that is meant: those of earlier development versions, and those of
-#: the proxy's settings.
+#: Names that are no parameters, and the parameter that is meant: those of earlier development versions, of the proxy's
+#: settings, and of other clients for Redis and memcached.
 _MEANT: Final = {
-    "acquireTimeout": "waitTimeout",
+    "acquiretimeout": "waitTimeout",
     "upstream": "serverAddresses",
     "servers": "serverAddresses",
-    "poolSize": "maxClients",
-    "minPoolSize": "minClients",
-    "maxUpstreamLifetime": "maxLifetime",
+    "server": "serverAddresses",
+    "host": "serverAddresses",
+    "port": "serverAddresses",
+    "url": "serverAddresses",
+    "poolsize": "maxClients",
+    "maxconnections": "maxClients",
+    "maxpoolsize": "maxClients",
+    "minpoolsize": "minClients",
+    "maxupstreamlifetime": "maxLifetime",
+    "sockettimeout": "requestTimeout",
+    "timeout": "requestTimeout",
+    "socketconnecttimeout": "connectTimeout",
+    "db": "database",
+    "dbid": "database",
+    "password": "login",
+    "username": "login",
+    "auth": "login",
+    "upstreamauth": "login",
+    "decoderesponses": "decode",
+    "encoding": "decode",
+    "charset": "decode",
+    "keyprefix": "namespace",
+    "serde": "serializer",
 }
 
 
@@ -184,10 +205,32 @@ def unknownParameter(pool: str, parameter: str, known: Iterable[str]) -> TypeErr
 
     @return: the error for a parameter that a pool does not have, with the one that was probably meant.
     """
-    meant = _MEANT.get(parameter)
-    if meant is not None:
+    plain = _plain(parameter)
+    names = {_plain(name): name for name in known}
+    meant = _MEANT.get(plain)
+    if meant in names.values():
         hint = f"; its name is {meant!r}"
     else:
-        similar = get_close_matches(parameter, known, 1)
-        hint = f"; is it {similar[0]!r}?" if similar else ""
+        similar = get_close_matches(plain, names, 1)
+        hint = f"; is it {names[similar[0]]!r}?" if similar else ""
     return TypeError(f"{pool} has no parameter {parameter!r}{hint}")
+
+
+def checkParameters(pool: str, constructor: Any, options: Mapping[str, Any], common: Iterable[str]) -> None:
+    """
+    Check that a pool has all parameters that a caller has given.
+
+    @param pool: the class of the pool.
+    @param constructor: has its own parameters, C{self} before them and C{options} behind them.
+    @param options: the keywords that are not among them.
+    @param common: the names that are allowed for these.
+
+    @raise TypeError: there is no such parameter.
+    """
+    for parameter in options:
+        if parameter not in common:
+            raise unknownParameter(pool, parameter, [*list(signature(constructor).parameters)[1:-1], *common])
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()

@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred
 
 from txconnpool.pool.base import CommonOptions, PoolOptions
 from txconnpool.pool.calls import CallingPool
-from txconnpool.pool.checks import checkSeconds, checkType, checkWhole
+from txconnpool.pool.checks import checkParameters, checkSeconds, checkType, checkWhole
 from txconnpool.pool.connection import Connection
 from txconnpool.pool.handshake import Handshake
 from txconnpool.redis.arguments import OTHER, Key, encodeWords, listOf
@@ -196,6 +196,7 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         """
         if reactor is None:
             from twisted.internet import reactor
+        checkParameters(type(self).__name__, RedisPool.__init__, options, CommonOptions.__annotations__)
         for each, seconds in (("requestTimeout", requestTimeout), ("replyTimeout", replyTimeout)):
             checkSeconds(each, seconds, above=True)
         checkWhole("database", database, 0)
@@ -228,8 +229,8 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
             flavour = flavour if readFrom == "primary" else dialect.reading(flavour)
         else:
             servers = Servers(
-                serverAddresses, "ketama", distribution=distribution, hash=hash, hashTag=hashTag, hashStop=hashStop,
-                hashSkip=hashSkip, onFailure=onFailure, ejectAfter=ejectAfter, minLiveServers=minLiveServers,
+                serverAddresses, "ketama", 6379, follows=sentinels is not None, distribution=distribution, hash=hash,
+                hashTag=hashTag, hashStop=hashStop, hashSkip=hashSkip, onFailure=onFailure, ejectAfter=ejectAfter, minLiveServers=minLiveServers,
             )  # fmt: skip
         if sentinels is not None:
             handshake.primary = True

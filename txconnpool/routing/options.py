@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from txconnpool.net.discovery import isSentinel
+from txconnpool.net.endpoints import checkAddress
 from txconnpool.pool.base import listed
 from txconnpool.pool.checks import checkType, checkWhole
 from txconnpool.routing.distribution import ROUND_ROBIN, Distribution
@@ -28,7 +30,9 @@ class Servers:
         self,
         addresses: Any,
         default: str,
+        port: int | None = None,
         *,
+        follows: bool = False,
         distribution: str | None = None,
         hash: str | None = None,
         hashTag: str | bytes = b"",
@@ -42,6 +46,8 @@ class Servers:
         @param addresses: an address, see L{endpointOf<txconnpool.net.addresses.endpointOf>}, or a L{Server}, or a list
             of them. An endpoint string may be followed by words: C{"tcp:10.0.0.1:11211 weight=2 label=cache-1"}.
         @param default: the distribution if none is given.
+        @param port: the port that servers of this protocol usually have, for the error if one is missing.
+        @param follows: whether C{sentinel:NAME@HOST:PORT} may stand for the server.
         @param distribution: the system whose map of keys is used, such as C{"ketama"} or C{"twemproxy"}, or
             C{"round-robin"} for equal servers.
         @param hash: the hash function; the default of the distribution if not given.
@@ -55,6 +61,9 @@ class Servers:
         @raise ValueError: an address or an option is invalid, or the servers are not possible with the distribution.
         """
         servers = [serverOf(each) for each in listed(addresses)]
+        for server in servers:
+            if isinstance(server.endpoint, str) and not (follows and isSentinel(server.endpoint)):
+                checkAddress(server.endpoint, port)
         for name, text in (("hashTag", hashTag), ("hashStop", hashStop), ("hashSkip", hashSkip)):
             checkType(name, text, (str, bytes), "a text")
         chosen = Distribution(

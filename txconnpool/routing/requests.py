@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred, fail
 
 from txconnpool.errors import PoolError
 from txconnpool.pool.base import PoolOptions
+from txconnpool.pool.checks import checkParameters
 from txconnpool.pool.leases import C
 from txconnpool.pool.library import RequestPool
 from txconnpool.routing.distribution import ROUND_ROBIN
@@ -101,6 +102,7 @@ class Pool(PoolFace[C]):
         @raise TypeError: C{clientFactory} is neither a subclass of
             L{PooledClientFactory<txconnpool.pool.library.PooledClientFactory>} nor another factory.
         """
+        checkParameters(type(self).__name__, Pool.__init__, options, PoolOptions.__annotations__)
         servers = Servers(
             serverAddresses, ROUND_ROBIN, distribution=distribution, hash=hash, hashTag=hashTag, hashStop=hashStop,
             hashSkip=hashSkip, onFailure=onFailure, ejectAfter=ejectAfter, minLiveServers=minLiveServers,
