@@ -10,7 +10,7 @@ from textwrap import dedent
 from typing import Any
 from unittest import TestResult
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectingCancelledError, ConnectionDone, ConnectionLost, ConnectionRefusedError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -22,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from txconnpool import testing
-from txconnpool.errors import PoolTimeout, ServerUnavailable
+from txconnpool.errors import PoolClosed, PoolTimeout, ServerUnavailable
 from txconnpool.pool import Pool
 from txconnpool.redis import RedisPool
 from txconnpool.testing import FakeRedis, FakeServer, MemoryPool, MemoryRedisPool, SteppingClock, finish
@@ -437,6 +437,53 @@ class MemoryPoolTests(SynchronousTestCase):
         self.failureResultOf(answer)
         self.assertEqual(pool.clock.getDelayedCalls(), [])
 
+    def test_waiting(self) -> None:
+        """
+        L{finish} fails for a request that waits for a connection too.
+        """
+        for sends in (True, False):
+            pool = MemoryPool()
+            pool.server.freeze()
+            answer = pool.get("key")
+            if sends:
+                pool.flush()
+            error = self.assertRaises(AssertionError, finish, pool)
+            self.assertIn("requests or leases are left", str(error))
+            self.failureResultOf(answer, PoolClosed)
+
+    def test_sharedClock(self) -> None:
+        """
+        Several pools may share a clock. L{finish} closes them together, and fails if one of them has something left.
+        """
+        clock = SteppingClock()
+        cache, store = MemoryPool(reactor=clock), MemoryRedisPool(reactor=clock)
+        clock.result(store.set("key", "value"))
+
+        async def copy() -> Any:
+            await cache.set("key", await store.get("key") or b"")
+            return await cache.get("key")
+
+        for each in (clock, cache, store):
+            self.assertEqual(each.result(copy()), (0, b"value"))
+        finish(cache, store)
+        cache, store = MemoryPool(reactor=clock), MemoryRedisPool(reactor=clock)
+        cache.result(cache.version())
+        store.server.freeze()
+        answer = store.get("key")
+        error = self.assertRaises(AssertionError, finish, cache, store)
+        self.assertIn("MemoryRedisPool", str(error))
+        self.assertNotIn("MemoryPool ", str(error))
+        self.failureResultOf(answer, PoolClosed)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_clockResult(self) -> None:
+        """
+        L{SteppingClock.result} raises the error of a call, and fails if there is no result.
+        """
+        clock = SteppingClock()
+        self.assertRaises(ZeroDivisionError, clock.result, fail(ZeroDivisionError()))
+        self.assertIn("no result", str(self.assertRaises(AssertionError, clock.result, Deferred())))
+
     def test_borrowed(self) -> None:
         """
         A lease at the end fails the test.
@@ -593,7 +640,7 @@ class DocumentationTests(SynchronousTestCase):
             "GreetingClient": TextClient,
         }
         exec(self.blocks()[1], names)
-        self.assertEqual(self.successResultOf(names["greeting"]), b"hello world")
+        self.assertEqual(names["greeting"], b"hello world")
         finish(names["pool"])
 
 

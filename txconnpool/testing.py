@@ -51,8 +51,7 @@ a server::
     reactor = SteppingClock()
     server = FakeServer(reactor, Factory.forProtocol(GreetingServer))
     pool = Pool(server, reactor=reactor, clientFactory=Factory.forProtocol(GreetingClient))
-    greeting = pool.performRequest("greet", "world")
-    reactor.advance(0)
+    greeting = reactor.result(pool.performRequest("greet", "world"))
 
 Time passes with C{advance} of the reactor, a L{SteppingClock}. Any other
 L{MemoryReactorClock<twisted.internet.testing.MemoryReactorClock>} can be used too.
@@ -67,7 +66,8 @@ from typing import Any, TypeVar, Unpack, overload
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
@@ -88,23 +88,30 @@ __all__ = ["FakeConnection", "FakeRedis", "FakeServer", "MemoryPool", "MemoryRed
 T = TypeVar("T")
 
 
-def finish(pool: PoolEngine | PoolFace[Any]) -> None:
+def finish(*pools: PoolEngine | PoolFace[Any]) -> None:
     """
-    Close a pool at the end of a test: C{self.addCleanup(finish, pool)}.
+    Close pools at the end of a test: C{self.addCleanup(finish, pool)}.
 
-    @param pool: any pool on a reactor that is a clock.
+    @param pools: any pools on one reactor that is a clock.
 
-    @raise AssertionError: requests in flight, leases or timers are left.
+    @raise AssertionError: requests in flight or waiting, leases or timers are left.
     """
-    closed = pool.close()
-    pool.reactor.advance(0)
-    left = repr(pool)
-    if not closed.called:
-        pool.abort()
+    for pool in pools:
         pool.reactor.advance(0)
-        raise AssertionError(f"requests or leases are left: {left}")
-    calls = pool.reactor.getDelayedCalls()
-    assert not calls, f"timers are left: {calls}"
+    left = []
+    for pool in pools:
+        waiting, text = pool.waiting, repr(pool)
+        closed = pool.close()
+        pool.reactor.advance(0)
+        if waiting or not closed.called:
+            left.append(text)
+            pool.abort()
+            pool.reactor.advance(0)
+    if left:
+        raise AssertionError(f"requests or leases are left: {', '.join(left)}")
+    for pool in pools:
+        calls = pool.reactor.getDelayedCalls()
+        assert not calls, f"timers are left: {calls}"
 
 
 class SteppingClock(MemoryReactorClock):
@@ -131,6 +138,29 @@ class SteppingClock(MemoryReactorClock):
             self.rightNow = max(self.rightNow, due)  # not a sum, which may be rounded to a time before it
             super().advance(0)
         self.rightNow = end
+
+    def result(self, answer: Deferred[T] | Coroutine[Any, Any, T]) -> T:
+        """
+        Run all events that are due now, and get the result of C{answer}. A coroutine begins after them, and those that
+        follow from it are run too.
+
+        @return: its result.
+
+        @raise Exception: the exception that it fails with; C{AssertionError} if there is no result yet.
+        """
+        return _resultOf(self, answer, self)
+
+
+def _resultOf(clock: SteppingClock, answer: Deferred[T] | Coroutine[Any, Any, T], subject: object) -> T:
+    results: list[T | Failure] = []
+    if not isinstance(answer, Deferred):
+        clock.advance(0)  # it begins after what the test has done to the server
+    ensureDeferred(answer).addBoth(results.append)
+    clock.advance(0)
+    assert results, f"there is no result without time passing: {subject!r}"
+    if isinstance(results[0], Failure):
+        results[0].raiseException()
+    return results[0]
 
 
 class FakeConnection(Protocol):
@@ -260,7 +290,8 @@ class FakeServer(InProcessEndpoint):
     @ivar store: the items of the memcached, if the server is one.
     """
 
-    def __init__(self, reactor: IReactorTime, factory: IProtocolFactory | None = None) -> None:
+    # The classes beside the interfaces are for mypy without mypy-zope, which does not know what they implement.
+    def __init__(self, reactor: Clock | IReactorTime, factory: Factory | IProtocolFactory | None = None) -> None:
         """
         @param reactor: the clock of the server.
         @param factory: builds the server's protocols. If not given, the server is a memcached.
@@ -409,7 +440,7 @@ class FakeRedis(FakeServer):
         C{data.passwords} the users that may log in.
     """
 
-    def __init__(self, reactor: IReactorTime) -> None:
+    def __init__(self, reactor: Clock | IReactorTime) -> None:
         """
         @param reactor: the clock of the server.
         """
@@ -442,22 +473,9 @@ class _Stepping:
 
     def result(self, answer: Deferred[T] | Coroutine[Any, Any, T]) -> T:
         """
-        Run all events that are due now, and get the result of C{answer}. A coroutine begins after them, and those that
-        follow from it are run too.
-
-        @return: its result.
-
-        @raise Exception: the exception that it fails with; C{AssertionError} if there is no result yet.
+        Run all events that are due now, and get the result of C{answer}, see L{SteppingClock.result}.
         """
-        results: list[T | Failure] = []
-        if not isinstance(answer, Deferred):
-            self.flush()  # it begins after what the test has done to the server
-        ensureDeferred(answer).addBoth(results.append)
-        self.flush()
-        assert results, f"there is no result without time passing: {self!r}"
-        if isinstance(results[0], Failure):
-            results[0].raiseException()
-        return results[0]
+        return _resultOf(self.clock, answer, self)
 
 
 class MemoryPool(MemCachePool[V], _Stepping):
@@ -475,11 +493,12 @@ class MemoryPool(MemCachePool[V], _Stepping):
     @ivar clock: the clock of both, which is also their reactor.
     """
 
-    def __init__(self, **settings: Unpack[MemCacheOptions[V]]) -> None:
+    def __init__(self, *, reactor: SteppingClock | None = None, **settings: Unpack[MemCacheOptions[V]]) -> None:
         """
+        @param reactor: the clock, which several pools may share; a new one if not given.
         @param settings: as for L{MemCachePool}.
         """
-        self.clock = SteppingClock()
+        self.clock = SteppingClock() if reactor is None else reactor
         self.server = FakeServer(self.clock)
         settings.setdefault("whenDown", 1)
         super().__init__(self.server, reactor=self.clock, **settings)
@@ -501,16 +520,31 @@ class MemoryRedisPool(RedisPool[W], _Stepping):
     """
 
     @overload
-    def __init__(self: MemoryRedisPool[bytes], *, decode: None = None, **settings: Unpack[RedisOptions]) -> None: ...
+    def __init__(
+        self: MemoryRedisPool[bytes],
+        *,
+        reactor: SteppingClock | None = None,
+        decode: None = None,
+        **settings: Unpack[RedisOptions],
+    ) -> None: ...
 
     @overload
-    def __init__(self: MemoryRedisPool[str], *, decode: str, **settings: Unpack[RedisOptions]) -> None: ...
+    def __init__(
+        self: MemoryRedisPool[str],
+        *,
+        reactor: SteppingClock | None = None,
+        decode: str,
+        **settings: Unpack[RedisOptions],
+    ) -> None: ...
 
-    def __init__(self, *, decode: Any = None, **settings: Unpack[RedisOptions]) -> None:
+    def __init__(
+        self, *, reactor: SteppingClock | None = None, decode: Any = None, **settings: Unpack[RedisOptions]
+    ) -> None:
         """
+        @param reactor: the clock, which several pools may share; a new one if not given.
         @param decode: as for L{RedisPool}, as the other settings.
         """
-        self.clock = SteppingClock()
+        self.clock = SteppingClock() if reactor is None else reactor
         self.server = FakeRedis(self.clock)
         settings.setdefault("whenDown", 1)
         super().__init__(self.server, reactor=self.clock, decode=decode, **settings)  # type: ignore[misc]

@@ -230,7 +230,8 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         else:
             servers = Servers(
                 serverAddresses, "ketama", 6379, follows=sentinels is not None, distribution=distribution, hash=hash,
-                hashTag=hashTag, hashStop=hashStop, hashSkip=hashSkip, onFailure=onFailure, ejectAfter=ejectAfter, minLiveServers=minLiveServers,
+                hashTag=hashTag, hashStop=hashStop, hashSkip=hashSkip, onFailure=onFailure, ejectAfter=ejectAfter,
+                minLiveServers=minLiveServers,
             )  # fmt: skip
         if sentinels is not None:
             handshake.primary = True
