@@ -5,6 +5,7 @@ Tests that the documents are current: what they list is what the source code has
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import re
@@ -15,6 +16,9 @@ from typing import Any
 
 import docutils.core
 import yaml
+from twisted.internet.defer import Deferred, fail
+from twisted.python import log
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.documents import (
@@ -336,6 +340,30 @@ class LibraryTests(SynchronousTestCase):
         values = [getattr(memcache, name) for name in memcache.__all__]
         ofMemcached = {each.__name__ for each in values if isinstance(each, type) and issubclass(each, PoolError)}
         self.assertEqual(listed, (set(errors.__all__) | ofMemcached) - {"PoolError"})
+
+    def test_webFailure(self) -> None:
+        """
+        The web server of the guide logs an unexpected error once.
+        """
+        names: dict[str, Any] = {"__name__": "web"}
+        exec(blocks(LIBRARY, "In a web server")[0], names)
+
+        class Broken:
+            def add(self, *arguments: object) -> Deferred[bool]:
+                return fail(ZeroDivisionError())
+
+        class Failing:
+            def notifyFinish(self) -> Deferred[None]:
+                return Deferred()
+
+            def processingFailed(self, reason: Failure) -> Failure:
+                log.err(reason)
+                return reason  # as that of Twisted's Request does
+
+        names["Page"](Broken()).render_GET(Failing())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        gc.collect()  # a failure that a Deferred still has is logged when that is collected
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_observer(self) -> None:
         """

@@ -225,6 +225,13 @@ class ProgramTests(TestCase):
         output = await self.execute("Testing a program with Redis", "-m", "twisted.trial")
         self.assertIn("PASSED (successes=5)", output)
 
+    async def test_testingSeveral(self) -> None:
+        """
+        The tests with several pools and with a protocol of one's own pass.
+        """
+        output = await self.execute("Testing several pools and other protocols", "-m", "twisted.trial")
+        self.assertIn("PASSED (successes=2)", output)
+
     async def test_migration(self) -> None:
         """
         The program for 0.1.2 runs.
