@@ -119,6 +119,16 @@ class FaceTests(SynchronousTestCase):
             options - {"self", "serverAddresses", "reactor", "options"}, set(MemCacheOptions.__annotations__)
         )
 
+    def test_parametersInHelp(self) -> None:
+        """
+        The descriptions of the pools' parameters do not send the reader to modules that are not public.
+        """
+        for each in (pool.Pool, memcache.MemCachePool, redis.RedisPool):
+            text = inspect.getdoc(each.__init__) or ""
+            self.assertIn("txconnpool/library.rst", text)
+            self.assertEqual(re.findall(r"BasePool|endpointOf|Servers\.", text), [])
+        self.assertIn("RedisPool", inspect.getdoc(service.PoolService.__init__) or "")
+
     def test_light(self) -> None:
         """
         Importing the package loads nothing else.

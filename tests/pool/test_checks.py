@@ -208,7 +208,12 @@ class CheckTests(SynchronousTestCase):
         """
         So are those of services and settings.
         """
-        self.refuses(TypeError, "pool must be a pool, such as Pool(...) or MemCachePool(...), not 5", PoolService, 5)
+        self.refuses(
+            TypeError,
+            "pool must be a pool, such as Pool(...), MemCachePool(...) or RedisPool(...), not 5",
+            PoolService,
+            5,
+        )
         self.refuses(TypeError, f"drainTimeout {SECONDS}, not '5'", PoolService, makePool(), "5")
         for upstream in (["tcp:a:1"], "tcp:a:1"):
             right = "expected a tuple of one or more, such as ('tcp:a:1',)"

@@ -146,8 +146,9 @@ class MemCachePool(PoolFace[Connection], MemCacheRecipes[V]):
         **options: Unpack[CommonOptions[Connection]],
     ) -> None:
         """
-        @param serverAddresses: an address, see L{endpointOf<txconnpool.net.addresses.endpointOf>}, or a
-            L{Server<txconnpool.routing.servers.Server>}, or a list of them. An endpoint string may be followed by
+        @param serverAddresses: the address of a server, or a list of them: an endpoint string such as
+            C{"tcp:127.0.0.1:11211"}, an endpoint, an C{IPv4Address}, C{IPv6Address} or C{UNIXAddress},
+            C{(host, port)}, or a L{Server<txconnpool.Server>}. An endpoint string may be followed by
             words: C{"tcp:10.0.0.1:11211 weight=2 label=cache-1"}.
         @param maxClients: the maximum number of connections to all servers together; each may have at least one. One is
             enough for most programs: another one is dialed only while all have requests in flight.
@@ -162,9 +163,9 @@ class MemCachePool(PoolFace[Connection], MemCacheRecipes[V]):
         @param maxItemSize: the maximum length of a value, in bytes: the same number as memcached's option C{-I}.
         @param configure: called with each new connection before it is used; L{probe} if not given.
         @param allowedCommands: the names that L{performRequest} accepts; C{None}: those of all commands.
-        @param distribution: the system whose map of keys to servers is used, C{"ketama"} if not given; see
-            L{Servers.__init__<txconnpool.routing.options.Servers.__init__>}, as for the parameters up to
-            C{minLiveServers}. C{"round-robin"} is for equal servers.
+        @param distribution: the system whose map of keys to servers is used, C{"ketama"} if not given. It and the
+            parameters up to C{minLiveServers} are described in the chapter "All options" of C{txconnpool/library.rst}.
+            C{"round-robin"} is for equal servers.
         @param partialGets: what C{getMultiple} results in if some of the servers have failed: C{"misses"} for their
             keys, or the C{"error"} of one of them.
         @param login: user and password for servers that require a login (memcached's option C{-Y}).
@@ -175,7 +176,8 @@ class MemCachePool(PoolFace[Connection], MemCacheRecipes[V]):
         @param serializer: makes bytes of values, and values of bytes, so that they need not be bytes; see
             L{Serializer<txconnpool.memcache.values.Serializer>}.
         @param compressor: makes the bytes shorter, see L{Compressor<txconnpool.memcache.values.Compressor>}.
-        @param options: see L{BasePool.__init__<txconnpool.pool.base.BasePool.__init__>}. A borrowed client is a
+        @param options: the options that all pools have, such as C{minClients}, C{idleTimeout}, C{whenDown} and
+            C{observer}: C{txconnpool/library.rst} lists them in the chapter "All options". A borrowed client is a
             L{Connection}. C{observer} is not notified of single replies.
 
         @raise ValueError: an address or an option is invalid, or the servers are not possible with the distribution.

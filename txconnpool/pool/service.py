@@ -50,14 +50,17 @@ class PoolService(Service):
 
     def __init__(self, pool: StartsAndCloses, drainTimeout: float | None = 5.0) -> None:
         """
-        @param pool: a L{txconnpool.routing.requests.Pool}, a L{txconnpool.memcache.pool.MemCachePool}, or a subclass.
+        @param pool: a L{Pool<txconnpool.Pool>}, L{MemCachePool<txconnpool.memcache.pool.MemCachePool>} or
+            L{RedisPool<txconnpool.RedisPool>}.
         @param drainTimeout: seconds that a stop waits for requests in flight; C{None}: no limit.
 
         @raise TypeError: C{pool} is no pool, or C{drainTimeout} no number.
         @raise ValueError: C{drainTimeout} is negative.
         """
         if not IPoolControl.providedBy(pool):
-            raise TypeError(f"pool must be a pool, such as Pool(...) or MemCachePool(...), not {pool!r}")
+            raise TypeError(
+                f"pool must be a pool, such as Pool(...), MemCachePool(...) or RedisPool(...), not {pool!r}"
+            )
         checkSeconds("drainTimeout", drainTimeout)
         self.pool = pool
         self._drainTimeout = drainTimeout

@@ -160,9 +160,9 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         **options: Unpack[CommonOptions[Connection]],
     ) -> None:
         """
-        @param serverAddresses: an address, see L{endpointOf<txconnpool.net.addresses.endpointOf>}, or a
-            L{Server<txconnpool.routing.servers.Server>}, or a list of them; or a cluster, see
-            L{ClusterLine<txconnpool.routing.cluster.line.ClusterLine>}: C{"cluster:10.0.0.1:6379,10.0.0.2:6379"},
+        @param serverAddresses: the address of a server, or a list of them: an endpoint string such as
+            C{"tcp:127.0.0.1:6379"}, an endpoint, an C{IPv4Address}, C{IPv6Address} or C{UNIXAddress},
+            C{(host, port)}, or a L{Server<txconnpool.Server>}; or a cluster: C{"cluster:10.0.0.1:6379,10.0.0.2:6379"},
             C{"cluster:dns:NAME:PORT"} or C{"cluster:srv:NAME"}; or the master that sentinels name:
             C{"sentinel:NAME@10.0.0.1:26379,10.0.0.2:26379"}.
         @param maxClients: the maximum number of connections to all servers together; each may have at least one.
@@ -181,15 +181,15 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         @param login: the password, or user and password.
         @param namespace: a text that is put before all keys of requests, not before channels. Results of the methods
             have the keys of the caller, those of C{execute} and of scripts have the namespace.
-        @param distribution: the system whose map of keys to servers is used, C{"ketama"} if not given; see
-            L{Servers.__init__<txconnpool.routing.options.Servers.__init__>}, as for the parameters up to
-            C{minLiveServers}.
+        @param distribution: the system whose map of keys to servers is used, C{"ketama"} if not given. It and the
+            parameters up to C{minLiveServers} are described in the chapter "All options" of C{txconnpool/library.rst}.
         @param readFrom: which servers get commands that read, of a cluster or of those that sentinels name:
             C{"primary"}; C{"prefer-replica"}: replicas, or the primary if none is up; C{"replica"}: only replicas, so
             that they fail if none is up; C{"nearest"}: the node with the shortest reply time. A replica may have an
             older value than its primary.
         @param sentinelLogin: the password, or user and password, for the sentinels.
-        @param options: see L{BasePool.__init__<txconnpool.pool.base.BasePool.__init__>}. A borrowed client is a
+        @param options: the options that all pools have, such as C{minClients}, C{idleTimeout}, C{whenDown} and
+            C{observer}: C{txconnpool/library.rst} lists them in the chapter "All options". A borrowed client is a
             L{Connection<txconnpool.pool.connection.Connection>}.
 
         @raise ValueError: an address or an option is invalid, or the servers are not possible with the distribution.

@@ -80,8 +80,9 @@ class Pool(PoolFace[C]):
         **options: Unpack[PoolOptions[C]],
     ) -> None:
         """
-        @param serverAddresses: an address, see L{endpointOf<txconnpool.net.addresses.endpointOf>}, or a
-            L{Server<txconnpool.routing.servers.Server>}, or a list of them.
+        @param serverAddresses: the address of a server, or a list of them: an endpoint string such as
+            C{"tcp:127.0.0.1:7000"}, an endpoint, an C{IPv4Address}, C{IPv6Address} or C{UNIXAddress},
+            C{(host, port)}, or a L{Server<txconnpool.Server>}.
         @param maxClients: the maximum number of connections, dials in progress included.
         @param reactor: the reactor to use; the global reactor if not given.
         @param forceShutdown: whether the pool closes its connections at once when the reactor stops, without waiting
@@ -93,10 +94,10 @@ class Pool(PoolFace[C]):
             C{None}: no limit. A connection that is shared (C{pipelineDepth}) is not closed for this reason.
         @param allowedCommands: the methods that L{performRequest} may call; C{None}: all but those that begin with an
             underscore and those that transports call, such as C{connectionLost}.
-        @param distribution: how the servers share the keys, see
-            L{Servers.__init__<txconnpool.routing.options.Servers.__init__>}, as for the parameters up to
-            C{minLiveServers}. They are equal if not given.
-        @param options: see L{BasePool.__init__<txconnpool.pool.base.BasePool.__init__>}.
+        @param distribution: how the servers share the keys; they are equal if not given. It and the parameters up to
+            C{minLiveServers} are described in the chapter "All options" of C{txconnpool/library.rst}.
+        @param options: the options that all pools have, such as C{minClients}, C{idleTimeout}, C{whenDown} and
+            C{observer}: C{txconnpool/library.rst} lists them in the chapter "All options".
 
         @raise ValueError: an address or an option is invalid, or the servers are not possible with the distribution.
         @raise TypeError: C{clientFactory} is neither a subclass of
