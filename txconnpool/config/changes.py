@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 from txconnpool.config.options import Option
 from txconnpool.config.settings import POOL_OPTIONS, PROCESS_OPTIONS, ConfigError, Fault, PoolSettings, Settings
 from txconnpool.routing.distribution import NAMES, Distribution, KeyMap, movedShare
+
+#: The settings that a pool keeps while it runs: a reload with another value is refused.
+KEPT: Final = ("protocol", "database")
 
 #: A listening address of a pool: the name of the pool, and the endpoint string.
 Address = tuple[str, str]
@@ -71,7 +75,7 @@ def plan(old: Settings, wanted: Settings, listening: Iterable[Address]) -> Plan:
             pool.name,
         )
         for pool in wanted.pools
-        for name in ("protocol", "database")
+        for name in KEPT
         if getattr(pool, name) != getattr(former.get(pool.name, pool), name)
     ]
     if faults:

@@ -98,6 +98,8 @@ class CommandTests(ConsoleTestCase):
             ("workers", "1", "1", "at a restart"),
             ("a", "listen", "tcp:1 tcp:2", "tcp:11212:interface=127.0.0.1", "live"),
             ("a", "max-item-size", "2m", "1m", "live"),
+            ("a", "protocol", "memcache", "memcache", "at a restart"),
+            ("a", "database", "0", "0", "at a restart"),
         ):
             self.assertTrue(any(re.fullmatch(" *" + "  +".join(words), line) for line in lines), words)
         self.assertEqual(self.running.orders, [])

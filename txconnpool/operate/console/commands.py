@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from txconnpool.config.changes import KEPT
 from txconnpool.config.kinds import nearest
 from txconnpool.config.options import Option
 from txconnpool.config.settings import POOL_OPTIONS, PROCESS_OPTIONS, Settings
@@ -272,7 +273,7 @@ def _settingRows(settings: Settings) -> Iterator[Row]:
             "key": each.name,
             "value": each.show(value).replace("\n", " "),
             "default": each.show(each.default).replace("\n", " "),
-            "changes": "at a restart" if each.fixed else "live",
+            "changes": "at a restart" if each.fixed or each.attribute in KEPT else "live",
         }
 
     for each in PROCESS_OPTIONS:
