@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txconnpool.config.changes import Plan, comparison, differences, plan, serversChanged
+from txconnpool.config.changes import Plan, comparison, differences, plan, serversChanged, summary
 from txconnpool.config.settings import ConfigError, PoolSettings, Settings
 
 A = PoolSettings(name="a")
@@ -274,4 +274,18 @@ class PlanTests(SynchronousTestCase):
         change = self.plan(old, replace(old, workers=2, stats=None, drainTimeout=1.0))
         self.assertEqual(change.settings, replace(old, drainTimeout=1.0))
         self.assertEqual(change.changes, ("drain-timeout 5 -> 1",))
-        self.assertEqual(change.restarts, ("workers 1 -> 2", "stats tcp:9 -> none"))
+        self.assertEqual(change.restarts, ("workers 1 -> 2: needs a restart", "stats tcp:9 -> none: needs a restart"))
+
+    def test_summary(self) -> None:
+        """
+        Only what takes effect counts as changed; what needs a restart is counted apart.
+        """
+        old = Settings(pools=(A,))
+        for wanted, text in (
+            (old, "0 changed"),
+            (replace(old, drainTimeout=1.0), "1 changed"),
+            (replace(old, stats="tcp:9"), "0 changed, 1 needs a restart"),
+            (replace(old, drainTimeout=1.0, stats="tcp:9", workers=2), "1 changed, 2 need a restart"),
+        ):
+            change = self.plan(old, wanted)
+            self.assertEqual(summary([*change.changes, *change.restarts]), text)

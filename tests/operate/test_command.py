@@ -310,8 +310,8 @@ class SignalTests(SynchronousTestCase):
         self.assertEqual(self.send(signal.SIGHUP), [])
         self.assertEqual(self.part.calls, ["change"])
         with capturedLogs() as logs:
-            self.part.changed.callback(["pool-size 4 -> 8"])
-        self.assertEqual([formatEvent(event) for event in logs], ["reloaded, 1 changed"])
+            self.part.changed.callback(["pool-size 4 -> 8", "workers 1 -> 2: needs a restart"])
+        self.assertEqual([formatEvent(event) for event in logs], ["reloaded, 1 changed, 1 needs a restart"])
 
     def test_wrongSettings(self) -> None:
         """

@@ -8,7 +8,7 @@ L{txconnpool.operate.reload} does it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,6 +21,10 @@ KEPT: Final = ("protocol", "database")
 
 #: A listening address of a pool: the name of the pool, and the endpoint string.
 Address = tuple[str, str]
+
+
+#: The end of a line about a setting that only a restart can change.
+_NEEDS_RESTART: Final = ": needs a restart"
 
 
 class CannotChange(Exception):
@@ -43,7 +47,7 @@ class Plan:
         the pool that gets it.
     @ivar closed: listening addresses that no pool wants any more.
     @ivar changes: a line for each setting that changes.
-    @ivar restarts: a line for each setting that only a restart can change.
+    @ivar restarts: a line for each setting that only a restart can change. It says so at its end.
     """
 
     settings: Settings
@@ -102,8 +106,21 @@ def plan(old: Settings, wanted: Settings, listening: Iterable[Address]) -> Plan:
         moved=tuple(moved),
         closed=tuple(spare),
         changes=tuple(differences(old, new)),
-        restarts=tuple(differences(new, wanted)),
+        restarts=tuple(f"{line}{_NEEDS_RESTART}" for line in differences(new, wanted)),
     )
+
+
+def summary(lines: Sequence[str]) -> str:
+    """
+    Count what a change of settings has done.
+
+    @param lines: the lines of L{Plan.changes} and L{Plan.restarts}, and others about what has changed.
+
+    @return: such as C{2 changed, 1 needs a restart}.
+    """
+    restarts = sum(line.endswith(_NEEDS_RESTART) for line in lines)
+    text = f"{len(lines) - restarts} changed"
+    return f"{text}, {restarts} need{'s' if restarts == 1 else ''} a restart" if restarts else text
 
 
 def comparison(old: Settings, new: Settings) -> list[str]:
@@ -119,7 +136,7 @@ def comparison(old: Settings, new: Settings) -> list[str]:
         change = plan(old, new, [(pool.name, description) for pool in old.pools for description in pool.listen])
     except ConfigError as error:
         return [f"a reload is refused: {fault}" for fault in error.faults]
-    lines = [*change.changes, *(f"{line}: needs a restart" for line in change.restarts)]
+    lines = [*change.changes, *change.restarts]
     return [*(lines or ["no setting changes"]), *_movedKeys(old, new)]
 
 

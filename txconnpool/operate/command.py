@@ -20,7 +20,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
-from txconnpool.config.changes import CannotChange
+from txconnpool.config.changes import CannotChange, summary
 from txconnpool.config.settings import ConfigError, Settings
 from txconnpool.net.listening import describeListenError
 from txconnpool.operate.console.service import ConsoleService
@@ -182,7 +182,7 @@ class CommandService(MultiService):
         return result
 
     def _reloaded(self, lines: list[str]) -> list[str]:
-        _log.info("reloaded, {count} changed", count=len(lines))
+        _log.info("reloaded, {summary}", summary=summary(lines))
         return lines
 
     def _notReloaded(self, failure: Failure) -> Failure:

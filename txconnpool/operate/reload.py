@@ -83,7 +83,7 @@ class Changeable:
         lines = [
             *change.changes,
             *(f"{what}: new" for what, found in self._fingerprints.items() if before.get(what, found) != found),
-            *(f"{line}: needs a restart" for line in change.restarts),
+            *change.restarts,
         ]
         if not quiet:
             for line in (*lines, *(note for note in notesOf(self.settings) if note not in noted)):

@@ -188,6 +188,8 @@ class CommandTests(ConsoleTestCase):
         """
         self.running.reloaded = succeed(["pool a: pool-size 4 -> 8"])
         self.assertEqual(self.enter("reload"), "pool a: pool-size 4 -> 8\nOK reloaded, 1 changed\n")
+        self.running.reloaded = succeed(["stats tcp:1 -> tcp:2: needs a restart"])
+        self.assertEqual(self.enter("reload").splitlines()[-1], "OK reloaded, 0 changed, 1 needs a restart")
 
     def test_notReloaded(self) -> None:
         """

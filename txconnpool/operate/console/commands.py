@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
-from txconnpool.config.changes import KEPT
+from txconnpool.config.changes import KEPT, summary
 from txconnpool.config.kinds import nearest
 from txconnpool.config.options import Option
 from txconnpool.config.settings import POOL_OPTIONS, PROCESS_OPTIONS, Settings
@@ -197,7 +197,7 @@ class Commands:
         """
         least, most = _number(low, "MIN", 65535), _number(high, "MAX", 65535)
         lines = await self._target.proxy.change(lambda settings: resized(settings, pool, least, most))
-        return Answer(f"{len(lines)} changed", lines)
+        return Answer(summary(lines), lines)
 
     async def reload(self) -> Answer:
         """
@@ -205,7 +205,7 @@ class Commands:
         read the ini file again, and put all of it in force, or nothing
         """
         lines = await self._target.reload()
-        return Answer(f"reloaded, {len(lines)} changed", lines)
+        return Answer(f"reloaded, {summary(lines)}", lines)
 
     async def shutdown(self, how: str = "drain") -> Answer:
         """
