@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from twisted.internet.defer import fail, succeed
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from tests.operate.consoles import A, ConsoleTestCase
 from txconnpool.config.changes import CannotChange
@@ -160,6 +160,26 @@ class CommandTests(ConsoleTestCase):
             self.enter("help", "show pools", "drain s\x1b[2J", "quit")
         self.assertEqual([event["line"] for event in logs], ["drain s\x1b[2J"])
         self.assertIn("{line!r}", logs[0]["log_format"])
+
+    def test_refused(self) -> None:
+        """
+        Refused commands are logged as such, with the beginning of the reason. A mistyped command is not logged.
+        """
+        self.running.reloaded = fail(ConfigError([Fault("x.ini:1: one"), Fault("x.ini:2: two")]))
+        reason = f"no server 'x'; there are: {'tcp:h:1, ' * 100}"
+        self.running.answers["drain"] = OperationError(reason)
+        with capturedLogs() as logs:
+            self.enter("drain x", "resize z 1 2", "reload", "drian x", "pause")
+        self.assertEqual(
+            [formatEvent(event) for event in logs],
+            [
+                f"console: 'drain x' refused: {reason[:117]}...",
+                "console: 'resize z 1 2' refused: no pool 'z'; there are: a",
+                "console: 'reload'",
+                "console: 'reload' refused: x.ini:1: one (and 1 more)",
+                "console: 'pause'",
+            ],
+        )
 
     def test_resize(self) -> None:
         """

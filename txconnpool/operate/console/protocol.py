@@ -55,6 +55,19 @@ PENALTY: Final = 1.0
 #: The commands that close the console.
 _ENDS: Final = ("quit", "exit")
 
+#: The commands that change nothing, and are not logged.
+_UNLOGGED: Final = ("help", "show", *_ENDS)
+
+#: The commands that have lines of their own in the log about what they do; the command is logged before them. Other
+#: commands are logged when it is known whether they were refused.
+_LOGGED_BEFORE: Final = ("reload", "reconnect", "shutdown")
+
+#: The exceptions of commands that cannot be carried out.
+REFUSALS: Final = (OperationError, ChannelError, CannotChange, ConfigError)
+
+#: The most characters of a reason in the log.
+_REASON_MAX: Final = 120
+
 #: The beginning of a request in HTTP, which a web page can make a browser send to any port, or of a TLS handshake.
 _FOREIGN: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) |\x16\x03")
 
@@ -176,9 +189,19 @@ class Console(OperatorConnection):
 
     async def _run(self, words: list[str], line: str) -> Answer:
         self.factory.commands.check(words)  # what is mistyped is no event
-        if words[0].lower() not in ("help", "show", *_ENDS):
+        name = words[0].lower()
+        if name in _UNLOGGED:
+            return await self.factory.commands.run(words)
+        if name in _LOGGED_BEFORE:
             _log.info("console: {line!r}", line=line)
-        return await self.factory.commands.run(words)
+        try:
+            answer = await self.factory.commands.run(words)
+        except REFUSALS as error:
+            _log.info("console: {line!r} refused: {why}", line=line, why=_shortened(str(error)))
+            raise
+        if name not in _LOGGED_BEFORE:
+            _log.info("console: {line!r}", line=line)
+        return answer
 
     async def _logIn(self, password: str) -> Answer:
         checks = self.factory.checks
@@ -206,7 +229,7 @@ class Console(OperatorConnection):
         self._write([*answer.lines, f"OK {answer.text}"])
 
     def _failed(self, failure: Failure) -> None:
-        if failure.check(OperationError, ChannelError, CannotChange, ConfigError):
+        if failure.check(*REFUSALS):
             lines = failure.getErrorMessage().split("\n")
             if len(lines) > 1:
                 lines.append(f"{len(lines)} problems")
@@ -387,6 +410,16 @@ def _printable(line: str) -> str:
     if line.isprintable():
         return line
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
+
+
+def _shortened(reason: str) -> str:
+    """
+    @return: the first line of a reason, cut if it is long, with the number of the other lines.
+    """
+    first, *more = reason.split("\n")
+    if len(first) > _REASON_MAX:
+        first = f"{first[: _REASON_MAX - 3]}..."
+    return f"{first} (and {len(more)} more)" if more else first
 
 
 def _logWrongPasswords(count: int, last: str) -> None:
