@@ -34,7 +34,7 @@ class Running:
     def __init__(self) -> None:
         self.settings = Settings(pools=(A,))
         self.orders: list[tuple[Any, ...]] = []
-        self.answers: dict[str, Any] = {}
+        self.answers: dict[str, Any] = {"rows": []}
         self.reloaded: Deferred[list[str]] = succeed([])
 
     def change(self, make: Any) -> Deferred[list[str]]:

@@ -32,6 +32,10 @@ Row = dict[str, Any]
 TABLES = {"pools": ("pool",), "servers": ("pool", "server"), "slots": ("pool", "node"), "sessions": ("session",)}
 
 
+#: The label of a server that has none.
+NO_LABEL = "-"
+
+
 class OperationError(Exception):
     """
     An operation that cannot be done. The text is one line: what is wrong, and what would be right.
@@ -210,7 +214,7 @@ def _serverRows(proxy: PoolProxy) -> Iterator[Row]:
     records, shares, ejected = proxy.pool.records, proxy.upstream.keyShares(), proxy.upstream.ejected
     for server in proxy.pool.servers:
         own = [record for record in records if record.server.traffic is server.traffic]
-        weight, label, share = shares.get(server.name, ("-", "-", "-"))
+        weight, label, share = shares.get(server.name, ("-", NO_LABEL, "-"))
         yield {
             "pool": proxy.name,
             "server": server.name,

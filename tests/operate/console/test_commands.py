@@ -144,6 +144,37 @@ class CommandTests(ConsoleTestCase):
             self.assertEqual(terminal.enter(line), "OK done\n")
             self.assertEqual(self.running.orders.pop(), order)
 
+    def test_labels(self) -> None:
+        """
+        A server can be given by its label, if no other one has this label.
+        """
+        self.running.answers["rows"] = [
+            {"server": name, "label": label}
+            for name, label in (
+                ("s:1", "one"),
+                ("s:2", "two"),
+                ("s:1", "one"),
+                ("s:3", "two"),
+                ("s:4", "-"),
+                ("two", "s:1"),
+            )
+        ]
+        terminal = self.open()
+        for line, order in (
+            ("drain one now", ("drain", "s:1", True)),
+            ("eject one", ("eject", "s:1")),
+            ("restore one", ("restore", "s:1")),
+            ("drain s:1", ("drain", "s:1", False)),
+            ("drain two", ("drain", "two", False)),
+            ("drain -", ("drain", "-", False)),
+            ("drain three", ("drain", "three", False)),
+        ):
+            self.assertEqual(terminal.enter(line), "OK done\n")
+            self.assertEqual(self.running.orders.pop(), order)
+        self.running.answers["rows"].pop()
+        error = "ERROR 2 servers have the label 'two'; expected one of s:2, s:3\n"
+        self.assertEqual(terminal.enter("restore two"), error)
+
     def test_severalLines(self) -> None:
         """
         If the results of workers differ, each is on a line; the last line begins with C{OK}.

@@ -19,7 +19,7 @@ from txconnpool.config.kinds import nearest
 from txconnpool.config.options import Option
 from txconnpool.config.settings import POOL_OPTIONS, PROCESS_OPTIONS, Settings
 from txconnpool.operate.events import Events
-from txconnpool.operate.operations import TABLES, OperationError, Row, resized
+from txconnpool.operate.operations import NO_LABEL, TABLES, OperationError, Row, resized
 
 #: The number of sessions that C{show sessions} shows by default, and the most that it can be asked for.
 SESSIONS, SESSIONS_MAX = 50, 1000
@@ -159,25 +159,25 @@ class Commands:
     async def drain(self, server: str, now: str | None = None) -> Answer:
         """
         drain SERVER [now]
-        send a server no more requests; close its connections when they are idle, or at once
+        send a server, by name or label, no more requests; close its connections when they are idle, or at once
         """
         if now not in (None, "now"):
             raise OperationError(f"expected {USAGE['drain'][0]}")
-        return await self._perform("drain", server, now is not None)
+        return await self._perform("drain", await self._serverOf(server), now is not None)
 
     async def eject(self, server: str) -> Answer:
         """
         eject SERVER
-        give the keys of a server to others, as the distribution does it for one that is down
+        give the keys of a server, by name or label, to others, as the distribution does it for one that is down
         """
-        return await self._perform("eject", server)
+        return await self._perform("eject", await self._serverOf(server))
 
     async def restore(self, server: str) -> Answer:
         """
         restore SERVER
-        end drain and eject; dial a server that is down without delay
+        end drain and eject of a server, by name or label; dial one that is down without delay
         """
-        return await self._perform("restore", server)
+        return await self._perform("restore", await self._serverOf(server))
 
     async def kill(self, session: str) -> Answer:
         """
@@ -185,6 +185,24 @@ class Commands:
         close the connection of a client
         """
         return await self._perform("kill", session)
+
+    async def _serverOf(self, text: str) -> str:
+        """
+        Find a server by its label.
+
+        @param text: the name of a server, or a label as in C{show servers}.
+
+        @return: the name of the server with this label, or C{text} if there is none.
+
+        @raise OperationError: several servers have the label.
+        """
+        rows = await _result(self._target.perform("rows", "servers", 0))
+        if any(row["server"] == text for row in rows):
+            return text
+        names = list(dict.fromkeys(row["server"] for row in rows if row["label"] == text != NO_LABEL))
+        if len(names) > 1:
+            raise OperationError(f"{len(names)} servers have the label {text!r}; expected one of {', '.join(names)}")
+        return names[0] if names else text
 
     async def _perform(self, name: str, *args: Any) -> Answer:
         *lines, text = (await _result(self._target.perform(name, *args))).split("\n")
