@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from zope.interface.verify import verifyObject
 
 from tests.bugs import covers
@@ -333,6 +333,8 @@ class PasswordTests(ConsoleTestCase):
             self.assertEqual([(event["count"], event["client"]) for event in logs], [(1, "10.0.0.0:1")])
             self.reactor.advance(LOG_PERIOD)
         self.assertEqual((logs[-1]["count"], logs[-1]["client"], len(logs)), (4, "10.0.0.4:1", 2))
+        texts = [formatEvent(event).partition(",")[0] for event in logs]
+        self.assertEqual(texts, ["console: 1 wrong password", "console: 4 wrong passwords"])
         self.assertNotIn("secret", str(logs))
 
     def test_guesses(self) -> None:

@@ -13,7 +13,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -281,6 +281,8 @@ class ConnectionTests(SynchronousTestCase):
             [(event["count"], event["last"]) for event in logs],
             [(1, r"'evil{log_time}\x1b[2J' from 10.0.0.1:1"), (2, f"'{'c' * HOST_SHOWN}' from 10.0.0.1:1")],
         )
+        texts = [formatEvent(event).partition(" for ")[0] for event in logs]
+        self.assertEqual(texts, ["refused 1 request", "refused 2 requests"])
 
     def test_close(self) -> None:
         """

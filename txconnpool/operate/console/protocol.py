@@ -423,4 +423,5 @@ def _shortened(reason: str) -> str:
 
 
 def _logWrongPasswords(count: int, last: str) -> None:
-    _log.warn("console: {count} wrong passwords, the last one from {client}", count=count, client=last)
+    passwords = "1 wrong password" if count == 1 else f"{count} wrong passwords"
+    _log.warn("console: {passwords}, the last one from {client}", passwords=passwords, count=count, client=last)

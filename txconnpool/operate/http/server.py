@@ -207,7 +207,8 @@ class HTTPFactory(OperatorFactory):
 
 def _logOtherHosts(count: int, last: str) -> None:
     _log.warn(
-        "refused {count} requests for other hosts, the last one for {last}; stats-hosts has the names of this host",
+        "refused {requests} for other hosts, the last one for {last}; stats-hosts has the names of this host",
+        requests="1 request" if count == 1 else f"{count} requests",
         count=count,
         last=last,
     )

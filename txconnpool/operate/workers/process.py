@@ -7,6 +7,7 @@ A worker process, as the parent process sees it.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections import Counter, deque
@@ -103,6 +104,21 @@ class ProcessOwner(Protocol):
         """
         A worker has ended.
         """
+
+
+def endOf(reason: Failure) -> str:
+    """
+    @param reason: why C{processEnded} was called.
+
+    @return: how the process ended, with the name of the signal, without a full stop.
+    """
+    number, code = (getattr(reason.value, name, None) for name in ("signal", "exitCode"))
+    if number is None:
+        return reason.getErrorMessage().rstrip(".") if code is None else f"exit code {code}"
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:  # most of the real-time signals have no name
+        return f"signal {number}"
 
 
 class WorkerProcess(ProcessProtocol):

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from txconnpool.config.settings import Settings
 from txconnpool.operate.workers.channel import ChannelLost, ignoreLost
-from txconnpool.operate.workers.process import WorkerProcess
+from txconnpool.operate.workers.process import WorkerProcess, endOf
 from txconnpool.pool.decisions.limits import Backoff
 
 _log = Logger("txconnpool.workers")
@@ -191,7 +191,7 @@ class WorkerSet:
             return
         if self.reactor.seconds() - worker.since > STEADY:
             self._ends[number] = 0
-        self._replace(number, worker.why or reason.getErrorMessage())
+        self._replace(number, worker.why or endOf(reason))
 
     def _replace(self, number: int, reason: str) -> None:
         self._ends[number] += 1
