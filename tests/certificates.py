@@ -36,6 +36,7 @@ class Certificate:
         signer: Certificate | None = None,
         authority: bool = False,
         named: bool = True,
+        days: tuple[float, float] = (-1, 90),
     ) -> None:
         """
         Make a key and a certificate for it.
@@ -44,6 +45,7 @@ class Certificate:
         @param signer: the certificate authority; the certificate is self-signed if not given.
         @param authority: whether the certificate may sign others.
         @param named: whether the certificate has a C{subjectAltName}; if not, it is for no host.
+        @param days: when it begins and ceases to be valid, in days from now.
         """
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -56,8 +58,8 @@ class Certificate:
             alternative = x509.DNSName(name)
         builder = (
             x509.CertificateBuilder(issuer._name, self._name, self._key.public_key(), self.serial)
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
+            .not_valid_before(now + timedelta(days[0]))
+            .not_valid_after(now + timedelta(days[1]))
             .add_extension(x509.BasicConstraints(authority, None), True)
         )
         if named:

@@ -5,10 +5,14 @@ Tests for L{txconnpool.config.warnings}.
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.certificates import Certificate, missingTLS, quoted
 from txconnpool.config.settings import PoolSettings, Settings
 from txconnpool.config.warnings import warningsOf
 
@@ -27,6 +31,42 @@ class WarningsTests(SynchronousTestCase):
         self.assertEqual(warningsOf(Settings(pools=(pool,))), [])
         pool = PoolSettings(allowCommands=("@read", "set"), denyCommands=("set",))
         self.assertEqual(warningsOf(Settings(pools=(pool,))), [])
+
+    def test_certificates(self) -> None:
+        """
+        Certificates that have expired, expire within two weeks or are not valid yet are reported with file and date,
+        for listeners, servers, statistics and the console. So are those of the chain.
+        """
+        if missingTLS:
+            self.skipTest(missingTLS)
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        days = {"good": (-1, 20), "old": (-9, -1), "soon": (-9, 13), "new": (1, 90)}
+        made = {name: Certificate(directory, name, days=each) for name, each in days.items()}
+
+        def server(name: str, more: str = "") -> str:
+            return f"ssl:0:privateKey={quoted(made[name].key)}:certKey={quoted(made[name].certificate)}{more}"
+
+        def date(days: float) -> str:
+            return f"{datetime.now(UTC) + timedelta(days):%Y-%m-%d} [0-9:]{{5}} UTC"
+
+        client = f"tls:h:1:privateKey={quoted(made['soon'].key)}:certificate={quoted(made['soon'].certificate)}"
+        chain = server("good", f":extraCertChain={quoted(made['old'].certificate)}")
+        pool = PoolSettings(name="p", upstream=(client,), listen=(server("old"), server("good"), chain))
+        lines = warningsOf(Settings(pools=(pool,), stats=server("new")))
+        for line, (place, name, text) in zip(
+            lines,
+            (
+                ("stats", "new", f"is not valid yet: it is from {date(1)}"),
+                ("pool 'p': listen", "old", f"has expired: it was valid until {date(-1)}"),
+                ("pool 'p': listen", "old", f"has expired: it was valid until {date(-1)}"),
+                ("pool 'p': upstream", "soon", f"expires soon: it is valid until {date(13)}"),
+            ),
+            strict=True,
+        ):
+            self.assertRegex(line, rf"\A{place}: the certificate {re.escape(str(directory))}/{name}.pem {text}\Z")
+        made["old"].certificate.write_text("no certificate", "ascii")
+        self.assertEqual(len(warningsOf(Settings(pools=(pool,)))), 1)
 
     def test_quit(self) -> None:
         """

@@ -714,6 +714,13 @@ class RereadTests(SynchronousTestCase):
         host = Certificate(self.directory, "host")
         lines = [f"pool a: keys and certificates of {each}: new" for each in ("ssl:1", "tls:host:2")]
         self.assertEqual(self.successResultOf(service.change(lambda old: old)), lines)
+        host = Certificate(self.directory, "host", days=(-2, -1))
+        with capturedLogs() as logs:
+            self.assertEqual(self.successResultOf(service.change(lambda old: old)), lines)
+            self.successResultOf(service.change(lambda old: old))
+        cautions = [event["caution"] for event in logs if "caution" in event]
+        self.assertEqual(len(cautions), 1)
+        self.assertIn(f"the certificate {host.certificate} has expired", cautions[0])
         after = seen()
         self.assertEqual([new is old for new, old in zip(after, before, strict=True)], [False, False])
         host.key.unlink()

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from typing import Final
 
 from txconnpool.config.credentials import readLogins
 from txconnpool.config.options import Option
 from txconnpool.config.settings import ConfigError, Fault, Settings, faultsOf
 from txconnpool.net.endpoints import nameOf
-from txconnpool.net.tls import argument, digest, usesTLS
+from txconnpool.net.tls import argument, digest, periods, usesTLS
 
 
 def checkFiles(settings: Settings) -> None:
@@ -52,6 +54,36 @@ def exposedSecrets(settings: Settings) -> Iterator[Fault]:
             for key in {argument(each, "privateKey") for each in endpoints if usesTLS(each)} - {""}:
                 yield from _exposed(key, attribute, _OTHERS, pool.name)
 
+
+def outdatedCertificates(settings: Settings) -> Iterator[Fault]:
+    """
+    Find the certificates of this process that are not valid now, or soon not any more: clients or servers refuse them.
+
+    @return: a fault for each. If the packages for TLS are not installed there are none.
+    """
+    places = [("stats", settings.stats or "", ""), ("admin", settings.admin or "", "")]
+    for pool in settings.pools:
+        places += [("listen", each, pool.name) for each in pool.listen]
+        places += [("upstream", each, pool.name) for each in pool.dialed]
+    now = datetime.now(UTC)
+    for attribute, endpoint, name in places:
+        for path, begin, end in periods(endpoint) if usesTLS(endpoint) else ():
+            if now >= end:
+                text = f"has expired: it was valid until {end:{_DATE}}"
+            elif now < begin:
+                text = f"is not valid yet: it is from {begin:{_DATE}}"
+            elif end - now < EXPIRES_SOON:
+                text = f"expires soon: it is valid until {end:{_DATE}}"
+            else:
+                continue
+            yield Fault(f"{attribute}: the certificate {path} {text}", (attribute,), name)
+
+
+#: The time before the end of a certificate in which there is a warning.
+EXPIRES_SOON: Final = timedelta(days=14)
+
+#: How dates are written.
+_DATE: Final = "%Y-%m-%d %H:%M UTC"
 
 #: The permissions of a file to read and to write for its group and for others.
 _GROUP, _OTHERS = 0o060, 0o006

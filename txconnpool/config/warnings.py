@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from txconnpool.config.files import exposedSecrets
+from txconnpool.config.files import exposedSecrets, outdatedCertificates
 from txconnpool.config.settings import Fault, PoolSettings, Settings
 from txconnpool.routing.distribution import Distribution, ServerSpec
 from txconnpool.wire.dialects import DIALECTS
@@ -18,16 +18,18 @@ from txconnpool.wire.effects import leftOpen
 
 def warningsOf(settings: Settings) -> list[str]:
     """
-    Find mistakes that do not prevent a start. This looks at the permissions of the files that settings name.
+    Find mistakes that do not prevent a start. This looks at the permissions of the files that settings name, and at the
+    dates of certificates.
 
-    @return: a line for each setting that probably does not do what was meant.
+    @return: a line for each setting that probably does not do what was meant. The same one has the same line until the
+        mistake is another one.
     """
     faults = [
         Fault(text, pool=pool.name)
         for pool in settings.pools
         for text in (*_commandsLeftOpen(pool), *_keysBadlyDistributed(pool))
     ]
-    return [str(fault) for fault in (*faults, *exposedSecrets(settings))]
+    return [str(fault) for fault in (*faults, *exposedSecrets(settings), *outdatedCertificates(settings))]
 
 
 def _commandsLeftOpen(pool: PoolSettings) -> list[str]:

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -113,15 +114,51 @@ def authorities(description: str, name: str) -> list[Any]:
     certificates = []
     for entry in sorted(os.listdir(directory)):
         if entry.lower().endswith(".pem"):
-            with open(os.path.join(directory, entry), "rb") as file:
-                pem = file.read()
-            certificates += [
-                load_certificate(FILETYPE_PEM, each)
-                for each in re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
-            ]
+            certificates += [load_certificate(FILETYPE_PEM, each) for each in _certificatesIn(Path(directory, entry))]
     if not certificates:
         raise CannotUse(f"no certificate in the .pem files of {directory}")
     return certificates
+
+
+def _certificatesIn(path: Path) -> list[bytes]:
+    """
+    @return: the texts of the certificates in a PEM file.
+
+    @raise OSError: it cannot be read.
+    """
+    return re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", path.read_bytes(), re.DOTALL)
+
+
+def periods(description: str) -> Iterator[tuple[str, datetime, datetime]]:
+    """
+    Find when the certificates are valid with which the endpoint of a string identifies itself.
+
+    @param description: an endpoint string for TLS.
+
+    @return: for each of them, the path of its file, the beginning and the end of its period. Files that cannot be read,
+        or are no certificates, are left out: the code that uses them reports that.
+    """
+    try:
+        from OpenSSL.crypto import FILETYPE_PEM, Error, load_certificate
+    except ImportError:
+        return
+    own = next(filter(None, (argument(description, name) for name in ("certKey", "certificate", "privateKey"))), "")
+    for path, most in ((own, 1), (argument(description, "extraCertChain"), None)):
+        if path:
+            try:
+                found = [load_certificate(FILETYPE_PEM, each) for each in _certificatesIn(Path(path))[:most]]
+                dates = [(each.get_notBefore(), each.get_notAfter()) for each in found]
+            except (OSError, Error):
+                continue
+            for begin, end in dates:
+                yield path, _dateOf(begin), _dateOf(end)
+
+
+def _dateOf(text: bytes | None) -> datetime:
+    """
+    @param text: a date as OpenSSL writes it, in UTC.
+    """
+    return datetime.strptime(f"{(text or b'').decode()}+0000", "%Y%m%d%H%M%SZ%z")
 
 
 def digest(description: str) -> bytes:

@@ -35,6 +35,7 @@ class Changeable:
         self.settings = settings
         self._filesRead = False
         self._fingerprints: dict[str, bytes] = {}
+        self._warnings: list[str] | None = None  # those that are known; the files may have changed since
         self._changing = DeferredLock()
 
     def readFiles(self) -> None:
@@ -56,7 +57,8 @@ class Changeable:
         checkFiles(self.settings)
         for line in notesOf(self.settings):
             _log.info("{line}", line=line)
-        for line in warningsOf(self.settings):
+        self._warnings = warningsOf(self.settings)
+        for line in self._warnings:
             _log.warn("{caution}", caution=line)
 
     def change(self, make: Callable[[Settings], Settings], quiet: bool = False) -> Deferred[list[str]]:
@@ -78,7 +80,9 @@ class Changeable:
         change = plan(self.settings, make(self.settings), list(self._listening()))
         # Also when no setting differs: a file that one of them names may have changed, such as a list of passwords.
         await self._apply(change)
-        noted, known, self.settings = notesOf(self.settings), warningsOf(self.settings), change.settings
+        known = warningsOf(self.settings) if self._warnings is None else self._warnings
+        noted, self.settings = notesOf(self.settings), change.settings
+        self._warnings = warningsOf(self.settings)
         before, self._fingerprints = self._fingerprints, dict(fingerprints(self.settings))
         lines = [
             *change.changes,
@@ -88,7 +92,7 @@ class Changeable:
         if not quiet:
             for line in (*lines, *(note for note in notesOf(self.settings) if note not in noted)):
                 _log.info("{line}", line=line)
-            for line in warningsOf(self.settings):
+            for line in self._warnings:
                 if line not in known:
                     _log.warn("{caution}", caution=line)
         return lines
