@@ -335,6 +335,24 @@ class LoadTests(SynchronousTestCase):
             "FILE:2: [connpool] pool-size = 'many': expected a whole number from 1 to 65535",
         )
 
+    def test_wrongItem(self) -> None:
+        """
+        A mistake in one of several values is reported with the line of this value, and only with this value.
+        """
+        problem = (
+            "tcp:h:2 wieght=2': unknown word 'wieght=2': after the endpoint there may be weight=NUMBER and label=TEXT; "
+            "a space in an endpoint has a backslash before it"
+        )
+        self.assertProblems(
+            "[pool:a]\nupstream = tcp:h:1\n    # the second one\n    tcp:h:2 wieght=2\n\n    tcp:h:3\n",
+            f"FILE:4: [pool:a] upstream = '{problem}",
+        )
+        self.assertProblems(
+            "[pool:a]\nupstream =\n    tcp:h:1\n    tcp:h:2 wieght=2\n", f"FILE:4: [pool:a] upstream = '{problem}"
+        )
+        options = {"upstream": ["tcp:h:1", "tcp:h:2 wieght=2"]}
+        self.assertProblems("[pool:a]\n", f"command line: upstream = '{problem}", given=options)
+
     def test_namedFiles(self) -> None:
         """
         A file that a setting names and that cannot be read is reported together with all other errors.
@@ -346,7 +364,7 @@ class LoadTests(SynchronousTestCase):
             "FILE:3: [connpool] listen-auth = 'file:/nonexistent/x': /nonexistent/x cannot be read: "
             "No such file or directory",
             "FILE:2: [connpool] pool-size = '0': expected a whole number from 1 to 65535",
-            "FILE:8: [pool:a] listen = 'tcp:1, systemd:domain=INET:name=x': 'systemd:domain=INET:name=x': "
+            "FILE:9: [pool:a] listen = 'systemd:domain=INET:name=x': "
             "systemd gave this process no such socket; see connpool.socket",
             "FILE:6: [pool:a] upstream-auth = 'env:TXCONNPOOL_NONEXISTENT': there is no environment variable "
             "TXCONNPOOL_NONEXISTENT",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from txconnpool.config.kinds import nearest
-from txconnpool.config.options import Option
+from txconnpool.config.options import Option, WrongItem
 from txconnpool.config.settings import (
     OPTIONS,
     POOL_NAME,
@@ -60,10 +60,12 @@ class _Entry:
 
     @ivar place: where it is, as the beginning of an error message.
     @ivar texts: the texts of its values.
+    @ivar places: where each of them is; empty if that is C{place}.
     """
 
     place: str
     texts: list[str]
+    places: list[str]
 
 
 #: The place and the value of each setting that was given, by attribute.
@@ -93,7 +95,7 @@ class _Loader:
         home = os.path.dirname(os.path.join(self._directory, self.path or ""))
         common = self._values(sections.pop("connpool", {}), home)
         pools = {section.removeprefix("pool:"): self._values(entries, home) for section, entries in sections.items()}
-        entered = {name: _Entry("command line:", list(texts)) for name, texts in given.items()}
+        entered = {name: _Entry("command line:", list(texts), []) for name, texts in given.items()}
         override = self._values(entered, self._directory)
         if len(pools) > 1:
             for attribute in ("upstream", "listen"):
@@ -117,14 +119,15 @@ class _Loader:
         sections: dict[str, dict[str, _Entry]] = {}
         section: str | None = None
         before = len(self.problems)
-        for number, (first, *more) in _statements(self._lines(path)):
+        for (number, first), *more in _statements(self._lines(path)):
             place = f"{path}:{number}:"
             if first.startswith("["):
                 section = self._section(place, first, sections)
             elif section is None:
                 self.problems.append(f"{place} {first!r} is in no section: expected [connpool] or [pool:NAME] above it")
             elif section:
-                self._entry(f"{place} [{section}]", first, more, sections[section], section == "connpool")
+                below = [(f"{path}:{at}: [{section}]", text) for at, text in more]
+                self._entry(f"{place} [{section}]", first, below, sections[section], section == "connpool")
         if section is None and len(self.problems) == before:
             # At a reload, the file may be just being written. It must not put the defaults of all settings in force.
             self.problems.append(f"{path}: is empty: expected [connpool] or [pool:NAME]")
@@ -146,10 +149,15 @@ class _Loader:
         sections.setdefault(name, {})
         return name
 
-    def _entry(self, place: str, first: str, more: list[str], entries: dict[str, _Entry], process: bool) -> None:
+    def _entry(
+        self, place: str, first: str, more: list[tuple[str, str]], entries: dict[str, _Entry], process: bool
+    ) -> None:
         """
         Add a key and its value to a section.
 
+        @param place: where it is.
+        @param first: the key and the value.
+        @param more: further lines of the value, each with its place.
         @param process: whether the section may have settings of the whole process.
         """
         key, equals, text = (part.strip() for part in first.partition("="))
@@ -161,7 +169,8 @@ class _Loader:
             right = "expected one, with each of several values on a line of its own"
             self.problems.append(f"{place} {name} is given twice; {right}")
         elif name in known:
-            entries[name] = _Entry(place, [each for each in (text, *more) if each] or [""])
+            values = [(at, each) for at, each in ((place, text), *more) if each] or [(place, "")]
+            entries[name] = _Entry(place, [each for _, each in values], [at for at, _ in values])
         elif any(name == each.name for each in OPTIONS):
             self.problems.append(f"{place} {name}: is for the whole process; expected it in [connpool]")
         else:
@@ -198,6 +207,11 @@ class _Loader:
                     # Here, so that a file that cannot be read is one fault among all others, with its line.
                     each.checkFiles(value, self._sockets)
                     values[each.attribute] = entry.place, value
+                except WrongItem as error:
+                    self.wrong.add(each.attribute)
+                    place = entry.places[error.index] if entry.places else entry.place
+                    given = each.kind.quote(entry.texts[error.index])
+                    self.problems.append(f"{place} {each.name} = {given}: {error.problem}")
                 except ValueError as error:
                     self.wrong.add(each.attribute)
                     given = each.kind.quote(", ".join(entry.texts))
@@ -247,23 +261,23 @@ def _arguments(values: _Values, options: Iterable[Option]) -> dict[str, Any]:
     return {each.attribute: values[each.attribute][1] for each in options if each.attribute in values}
 
 
-def _statements(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+def _statements(lines: Iterable[str]) -> Iterator[list[tuple[int, str]]]:
     """
     Join each key with the lines below it that have more indent. Comments and empty lines are left out.
 
-    @return: for each key, the number of its first line, and its lines.
+    @return: for each key its lines, each with its number.
     """
-    number, indent, texts = 0, 0, list[str]()
+    indent, texts = 0, list[tuple[int, str]]()
     for at, line in enumerate(lines, 1):
         body = line.strip()
         if not body or body[0] in "#;":
             continue
         depth = len(line) - len(line.lstrip())
-        if texts and depth > indent and not texts[0].startswith("["):
-            texts.append(body)
+        if texts and depth > indent and not texts[0][1].startswith("["):
+            texts.append((at, body))
             continue
         if texts:
-            yield number, texts
-        number, indent, texts = at, depth, [body]
+            yield texts
+        indent, texts = depth, [(at, body)]
     if texts:
-        yield number, texts
+        yield texts

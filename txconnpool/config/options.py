@@ -26,6 +26,20 @@ class Automatic(int):
     """
 
 
+class WrongItem(ValueError):
+    """
+    One of several values of a setting is wrong. The text of the exception begins with the value.
+
+    @ivar index: the position of the value.
+    @ivar problem: the text without the value.
+    """
+
+    def __init__(self, index: int, value: object, problem: str) -> None:
+        super().__init__(f"{value!r}: {problem}")
+        self.index = index
+        self.problem = problem
+
+
 @dataclass(frozen=True, kw_only=True)
 class Option:
     """
@@ -121,16 +135,18 @@ class Option:
     def _forEach(self, value: Any, check: Callable[[Any], None]) -> None:
         """
         Call a check with the value, or with each of several values.
+
+        @raise WrongItem: one of several is wrong.
         """
         if not self.many:
             if value is not None or self.default is not None:
                 check(value)
             return
-        for one in value:
+        for index, one in enumerate(value):
             try:
                 check(one)
             except ValueError as error:
-                raise ValueError(f"{one!r}: {error}" if len(value) > 1 else str(error)) from None
+                raise (WrongItem(index, one, str(error)) if len(value) > 1 else ValueError(str(error))) from None
 
     def show(self, value: Any) -> str:
         """
