@@ -390,6 +390,40 @@ class PoolTests(StatusPageTestCase):
         labels = browser.value("[...document.querySelectorAll('.servers .cells')].map((each) => each.ariaLabel)")
         self.assertEqual(labels[:3], ["down in 14 of 30 intervals", "up all the time", "up all the time"])
 
+    def fits(self, browser: Browser, selector: str) -> bool:
+        """
+        @return: whether all of the text of an element is shown.
+        """
+        node = f"document.querySelector({json.dumps(selector)})"
+        sizes = f"{node}.scrollWidth <= {node}.clientWidth && {node}.scrollHeight <= {node}.clientHeight + 1"
+        shown: bool = browser.value(sizes)
+        return shown
+
+    def test_nothingCut(self) -> None:
+        """
+        The reason of a server that is down is shown in full on a desktop, and all of the header on a phone.
+        """
+        reason = "connection refused by the firewall of the host"
+        servers = [down("tcp:10.0.0.12:11211", reason=reason), server("tcp:10.0.0.13:11211", 10.0)]
+        data = snapshot(time.time(), [pool("pages", servers, busyPast(time.time(), 20.0))])
+        browser = self.open(data)
+        self.assertIn(reason, self.texts(browser, ".servers .what .text")[0])
+        self.assertTrue(self.fits(browser, ".servers .what .text.bad"))
+        browser = self.open(data, 375)
+        self.assertEqual([self.fits(browser, each) for each in ("#process", "#load")], [True, True])
+
+    def test_noOldLatency(self) -> None:
+        """
+        A server without requests has no latency, whatever it had before. The details explain the failures.
+        """
+        past = server("s", 200.0)
+        servers = [{**down("tcp:s:1"), "latency_seconds": past["latency_seconds"]}, server("tcp:s:2", 10.0)]
+        browser = self.open(snapshot(time.time(), [pool("pages", servers, busyPast(time.time(), 20.0))]))
+        rows = self.texts(browser, ".servers tbody td[data-name=p99]")
+        none = "\N{EN DASH}"
+        self.assertEqual([row == none for row in rows], [True, False])
+        self.assertIn("failed dials and lost connections since the start", self.text(browser, ".legend"))
+
     def test_cluster(self) -> None:
         """
         Slots that no node has are a trouble. Nodes have their slots or are replicas. Other pools have no such numbers.
