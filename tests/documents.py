@@ -7,6 +7,7 @@ again after a change to an option or a statistic; L{tests.test_documents} fails 
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 from pathlib import Path
 
@@ -153,10 +154,13 @@ def several(command: RedisCommand) -> str:
     return "" if command.keySpecs == "-" or _ONE_KEY(command.keySpecs) else "together"
 
 
-def write() -> None:
+def write() -> list[Path]:
     """
     Write the generated parts of the documents.
+
+    @return: the documents that have changed.
     """
+    before = {path: path.read_text("utf-8") for path in (METRICS, MANUAL)}
     METRICS.write_text(metricsText(), "utf-8")
     manual = MANUAL.read_text("utf-8")
     start, heading, rest = manual.partition(_REDIS_HEADING)
@@ -166,7 +170,11 @@ def write() -> None:
     start, heading, _ = manual.partition(_OPTIONS_HEADING)
     introduction = chapter(MANUAL, "Every option").strip("\n").partition("\n\n")[0]
     MANUAL.write_text(f"{start}{heading}\n{introduction}\n\n{optionsText()}", "utf-8")
+    return [path for path, text in before.items() if path.read_text("utf-8") != text]
 
 
 if __name__ == "__main__":
-    write()
+    for path in (changed := write()):
+        sys.stdout.write(f"written: {path.relative_to(SOURCE)}\n")
+    if not changed:
+        sys.stdout.write(f"{METRICS.relative_to(SOURCE)} and {MANUAL.relative_to(SOURCE)} are current\n")

@@ -18,6 +18,7 @@ To find errors of memory too, build the extension with AddressSanitizer, and let
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
 import time
@@ -489,6 +490,15 @@ SUBJECTS: Final = (
 )
 
 
+#: The seconds between two lines about the progress.
+PROGRESS: Final = 10.0
+
+_DESCRIPTION = (
+    "Compare each function of the extension in C with its twin in Python, for random inputs. It ends at the first "
+    "difference, and with a summary at an interrupt."
+)
+
+
 def cuts(arguments: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     """
     @return: the arguments, with the bytes cut at every position.
@@ -502,21 +512,34 @@ def main(arguments: Sequence[str]) -> int:
     """
     Compare the functions for a number of inputs, and write the number of those that were found.
 
+    @param arguments: the number of inputs and the seed; both may be left out.
+
     @return: the exit status.
     """
-    count = int(arguments[0]) if arguments else 1_000_000
-    seed = int(arguments[1]) if len(arguments) > 1 else random.randrange(1 << 32)
+    parser = argparse.ArgumentParser(prog="python -m tests.nativefuzz", description=_DESCRIPTION)
+    parser.add_argument("count", type=int, nargs="?", default=1_000_000, help="the number of inputs (1,000,000)")
+    parser.add_argument("seed", type=int, nargs="?", help="the seed of the random numbers, to repeat a run")
+    options = parser.parse_args(arguments)
+    count = options.count
+    seed = random.randrange(1 << 32) if options.seed is None else options.seed
     if native.extension is None:
         sys.stderr.write(f"the extension is not used: {native.reason}\n")
         return 1
     rng = random.Random(seed)
     found, start = dict.fromkeys((each.name for each in SUBJECTS), 0), time.monotonic()
+    shown = start
     sys.stdout.write(f"seed {seed}\n")
+    sys.stdout.flush()
     number = 0
     try:
         for number in range(1, count + 1):
             subject = SUBJECTS[number % len(SUBJECTS)]
             found[subject.name] += subject.compare(subject.inputs(rng))
+            if time.monotonic() > shown + PROGRESS:
+                shown = time.monotonic()
+                left = (shown - start) * (count - number) / number
+                sys.stdout.write(f"{number:,} of {count:,} inputs, about {left:,.0f} s left\n")
+                sys.stdout.flush()
     except KeyboardInterrupt:
         count = number
     for name, each in found.items():

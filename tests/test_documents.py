@@ -315,7 +315,13 @@ class LibraryTests(SynchronousTestCase):
         rows = self.rows()
         for column, pool in ((1, Pool), (2, MemCachePool), (3, RedisPool)):
             shown = {row[0].strip("`"): row[column] for row in rows if row[column] != "-"}
-            self.assertEqual(shown, defaults(pool))
+            real = defaults(pool)
+            wrong = {
+                name: f"the table has {shown.get(name)}, the code {real.get(name)}"
+                for name in (shown | real)
+                if shown.get(name) != real.get(name)
+            }
+            self.assertEqual(wrong, {}, f"change the column {pool.__name__} of the table of options in library.rst")
         settings = {each.name: each.show(each.default) for each in OPTIONS}
         for row in rows:
             name, _, default = row[4].partition(" ")
