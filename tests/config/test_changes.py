@@ -34,7 +34,11 @@ class DifferencesTests(SynchronousTestCase):
         """
         old = Settings(pools=(A,), drainTimeout=0.5)
         pool = replace(A, maxItemSize=2 << 20, distribution="round-robin")
-        lines = ["drain-timeout 0.5 -> 5", "pool a: distribution none -> round-robin", "pool a: max-item-size 1m -> 2m"]
+        lines = [
+            "drain-timeout 500ms -> 5",
+            "pool a: distribution none -> round-robin",
+            "pool a: max-item-size 1m -> 2m",
+        ]
         self.assertEqual(sorted(differences(old, Settings(pools=(pool,)))), lines)
 
     def test_many(self) -> None:

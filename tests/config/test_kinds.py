@@ -88,6 +88,18 @@ class KindTests(SynchronousTestCase):
         for text in ("0", "0.0001", "2d", "", "-1", "inf", "nan", "1e3", "25h", "1:30"):
             self.assertWrong(kind, text, "expected seconds from 0.001 to 86400")
 
+    def test_milliseconds(self) -> None:
+        """
+        Whole milliseconds are read exactly, and shown as people write them; other times are shown in seconds.
+        """
+        kind = Seconds(0.001, 86400)
+        for number in range(1, 1000):
+            self.assertEqual(kind.parse(f"{number}ms"), number / 1000)
+            self.assertEqual(kind.show(number / 1000), f"{number}ms")
+        self.assertEqual(
+            [kind.show(each) for each in (0.0, 0.0005, 0.4005, 1.5, 60.0)], ["0", "0.0005", "0.4005", "1.5", "60"]
+        )
+
     def test_zeroSeconds(self) -> None:
         """
         A time may be 0 only if that has a meaning, which the error mentions.

@@ -152,14 +152,14 @@ class Seconds(Kind[float]):
     """
 
     metavar = "SECONDS"
-    _units: ClassVar[dict[str, float]] = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600}
+    _units: ClassVar[dict[str, int]] = {"": 1, "s": 1, "m": 60, "h": 3600}
 
     def __init__(self, low: float, high: float, zero: str = "") -> None:
         """
         @param zero: the meaning of 0, if that is allowed outside of the range.
         """
         self.low, self.high, self.zero = low, high, zero
-        self.expected = f"seconds from {self.show(low)} to {self.show(high)}, such as 2, 0.5, 500ms, 5m or 1h"
+        self.expected = f"seconds from {low:g} to {high:.0f}, such as 2, 0.5, 500ms, 5m or 1h"
         if zero:
             self.expected += f", or 0 for {zero}"
 
@@ -170,7 +170,8 @@ class Seconds(Kind[float]):
         match = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?(ms|s|m|h|)", text.lower())
         if match is None:
             raise self.wrong()
-        return float(match[1]) * self._units[match[2]]
+        number = float(match[1])
+        return number / 1000 if match[2] == "ms" else number * self._units[match[2]]
 
     def checkValue(self, value: float) -> None:
         """
@@ -183,8 +184,11 @@ class Seconds(Kind[float]):
 
     def show(self, value: float) -> str:
         """
-        Write the seconds, without the C{.0} of whole ones.
+        Write the seconds, without the C{.0} of whole ones, or whole milliseconds if they are less than a second.
         """
+        thousandths = round(value * 1000)
+        if 0 < thousandths < 1000 and thousandths / 1000 == value:
+            return f"{thousandths}ms"
         return repr(value).removesuffix(".0")
 
 

@@ -102,6 +102,8 @@ class CommandTests(ConsoleTestCase):
             ("a", "database", "0", "0", "at a restart"),
         ):
             self.assertTrue(any(re.fullmatch(" *" + "  +".join(words), line) for line in lines), words)
+        changed = self.enter("show settings changed").splitlines()
+        self.assertEqual([line.split()[1] for line in changed], ["key", "listen", "max-item-size", "2"])
         self.assertEqual(self.running.orders, [])
 
     def test_events(self) -> None:
@@ -284,8 +286,9 @@ class CommandTests(ConsoleTestCase):
             ("xyzzy", "no command 'xyzzy'; `help` lists them"),
             ("run", "no command 'run'; `help` lists them"),
             ("__init__", "no command '__init__'; `help` lists them"),
-            ("show", "expected show pools|servers|slots|sessions [MOST]|settings|events"),
-            ("show poools", "expected show pools|servers|slots|sessions [MOST]|settings|events"),
+            ("show", "expected show pools|servers|slots|sessions [MOST]|settings [changed]|events"),
+            ("show poools", "expected show pools|servers|slots|sessions [MOST]|settings [changed]|events"),
+            ("show settings many", "expected show pools|servers|slots|sessions [MOST]|settings [changed]|events"),
             ("show sessions many", "MOST is 'many'; expected a whole number up to 1000"),
             ("pause a b", "expected pause [POOL]"),
             ("drain", "expected drain SERVER [now]"),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from inspect import signature
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -117,17 +118,19 @@ class Commands:
         width = max(len(usage) for usage, _ in USAGE.values())
         return Answer(f"{len(USAGE)} commands", [f"{usage:<{width}}  {text}" for usage, text in USAGE.values()])
 
-    async def show(self, what: str, most: str = str(SESSIONS)) -> Answer:
+    async def show(self, what: str, which: str | None = None) -> Answer:
         """
-        show pools|servers|slots|sessions [MOST]|settings|events
-        show a table; slots are those of a cluster; of sessions, the busiest
+        show pools|servers|slots|sessions [MOST]|settings [changed]|events
+        show a table; slots are those of a cluster; MOST is for sessions, the busiest first; changed is for settings
         """
-        if what == "settings":
+        if what == "settings" and which in (None, "changed"):
             rows = list(_settingRows(self._target.proxy.settings))
+            if which is not None:
+                rows = [row for row in rows if row["value"] != row["default"]]
         elif what == "events":
             rows = list(_eventRows(self._target.events))
         elif what in TABLES:
-            number = _number(most, "MOST", SESSIONS_MAX)
+            number = SESSIONS if which is None else _number(which, "MOST", SESSIONS_MAX)
             rows = await _result(self._target.perform("rows", what, number))
             if what == "sessions" and len(rows) == number:
                 return Answer(f"{number} sessions; there may be more: `show sessions {SESSIONS_MAX}`", _table(rows))
@@ -270,8 +273,8 @@ def _arguments(name: str) -> tuple[int, int]:
     """
     @return: the least and the largest number of arguments of a command.
     """
-    words = re.findall(r"\[?\S+\]?", USAGE[name][0])[1:]
-    return sum(1 for word in words if not word.startswith("[")), len(words)
+    _self, *parameters = signature(COMMAND_NAMES[name]).parameters.values()
+    return sum(each.default is each.empty for each in parameters), len(parameters)
 
 
 async def _result(value: Any) -> Any:
