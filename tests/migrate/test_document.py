@@ -78,7 +78,7 @@ class YamlTests(SynchronousTestCase):
         """
         with patch.dict(sys.modules, {"yaml": None}):
             error = self.assertRaises(MigrationError, Document, "a.yml", "a: 1")
-        self.assertIn("pip install 'txconnpool[migrate]'", str(error))
+        self.assertIn("pip install PyYAML", str(error))
 
 
 class JsonTests(SynchronousTestCase):

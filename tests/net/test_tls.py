@@ -97,7 +97,7 @@ class WordsTests(TLSTestCase):
         Without the packages for TLS the error names the command to install them, and plain endpoints work.
         """
         with mock.patch.dict(sys.modules, {"OpenSSL": None}):
-            text = "TLS needs packages that are not installed: pip install 'txconnpool[tls]'"
+            text = "TLS needs packages that are not installed: pip install 'twisted[tls]'"
             self.assertError(self.server(), text)
             self.assertError("tls:x:1", text, server=False)
             SERVER.checkFiles("tcp:1")

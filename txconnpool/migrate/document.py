@@ -132,9 +132,7 @@ class Document:
         try:
             import yaml
         except ImportError:
-            raise MigrationError(
-                ["reading configurations needs the package PyYAML: pip install 'txconnpool[migrate]'"]
-            ) from None
+            raise MigrationError(["reading configurations needs the package PyYAML: pip install PyYAML"]) from None
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
             if root is None:

@@ -51,7 +51,7 @@ def explained(description: str) -> Iterator[None]:
         try:
             import OpenSSL  # noqa: F401
         except ImportError:
-            raise CannotUse("TLS needs packages that are not installed: pip install 'txconnpool[tls]'") from None
+            raise CannotUse("TLS needs packages that are not installed: pip install 'twisted[tls]'") from None
     try:
         yield
     except OSError as error:
