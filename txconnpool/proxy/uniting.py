@@ -191,7 +191,8 @@ class UnitedRequest:
         elif count > 1:
             connection.send(self, self.command, 1, self.command.united(self._requests))
         else:
-            connection.send(self.clients[0][0], self.clients[0][1], 1, self.clients[0][2])
+            ((session, command, request),) = self.clients
+            connection.send(session, command, 1, request)
             self._end()
             self.record, self.send = self._record, connection.send
 

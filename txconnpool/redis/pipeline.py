@@ -118,6 +118,17 @@ class Queue(RedisCommands[V]):
         """
         return {}
 
+    def _released(self) -> list[QueuedResult]:
+        """
+        Allow to await the results of all commands, because these are sent now.
+
+        @return: the results.
+        """
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            answer.sent = True
+        return answers
+
     def _add(
         self,
         target: Any,
@@ -176,9 +187,7 @@ class Pipeline(Queue[V]):
         @raise PoolError: the error of the first command that has failed. The others were executed nevertheless.
         """
         queued, self._steps = self._steps, []
-        answers, self._answers = self._answers, []
-        for answer in answers:
-            answer.sent = True
+        answers = self._released()
         self._sender.sendSteps(queued)
         self.results = await settle(answers)
         return self.results
@@ -347,9 +356,7 @@ class Transaction(Queue[V]):
         queued = [step for _, step in self._steps]
         for target, _ in self._steps:
             self._checkHome(target)
-        answers, self._answers = self._answers, []
-        for answer in answers:
-            answer.sent = True
+        self._released()
         while True:
             sent = self._between(queued)
             try:
