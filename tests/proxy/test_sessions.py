@@ -23,6 +23,7 @@ from tests.wire.memcache.binary.cases import NOOP, QUIT, VERSION
 from txconnpool.proxy import sessions
 from txconnpool.proxy.flow import SessionLimits
 from txconnpool.proxy.sessions import FAREWELL, FAREWELLS
+from txconnpool.routing.uses import FLAVOURS_MAX
 
 
 class RefusalTests(SessionTestCase):
@@ -76,6 +77,15 @@ class RefusalTests(SessionTestCase):
             ("SET a b", 0), ("NOSUCH", 1), ("SELECT x", 1), ("AUTH default y", 1), ("QUIT", 0),
         )  # fmt: skip
         self.assertRefused(stage, *[(requests(text), expected) for text, expected in texts])
+
+    def test_noFlavour(self) -> None:
+        """
+        A request to change the state of the client counts if clients use as many states as are possible.
+        """
+        stage = SingleRedisStage()
+        for number in range(FLAVOURS_MAX - 1):  # one is that of new clients
+            stage.flavours.use(number, ("other", number))
+        self.assertRefused(stage, (requests("HELLO 3"), 1), (requests("PING"), 0))
 
 
 class RequestsTests(ShardedTestCase):

@@ -247,8 +247,9 @@ class RequestSender(OrderedReplies):
         """
         if self._inFlight or self._queue is not None:
             return False
-        error = self.useFlavour(flavour)
-        self.answer(error or reply)
+        answer = self.useFlavour(flavour) or reply
+        self.factory.countReply(answer)
+        self.answer(answer)
         return True
 
     def useFlavour(self, flavour: Any) -> bytes:
