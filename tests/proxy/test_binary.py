@@ -235,7 +235,7 @@ class OrderTests(BinaryTestCase):
 
 class TogetherTests(BinaryTestCase):
     """
-    Tests for clients whose requests arrive in the same turn of the reactor.
+    Tests for several clients that each send a request in the same turn of the reactor.
     """
 
     def test_apart(self) -> None:

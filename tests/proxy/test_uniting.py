@@ -382,8 +382,8 @@ class ShardedTests(ShardedTestCase):
 
     def test_alone(self) -> None:
         """
-        A client whose read is sent alone may have sent another server something meanwhile. What follows goes to the
-        server of its key.
+        After its read was sent alone, a client sends requests to two servers. Each server gets only the requests for
+        its own keys.
         """
         stage = self.sharded(unites=True)
         client = stage.client()

@@ -214,7 +214,7 @@ class AwaitingTests(QueueTestCase):
 
     def test_failedBlock(self) -> None:
         """
-        Awaiting a command whose block has failed fails: it was never sent.
+        If a block fails, its commands are never sent. To await one of them is an error.
         """
 
         async def call() -> None:

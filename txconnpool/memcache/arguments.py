@@ -45,7 +45,7 @@ def checkKeys(keys: Iterable[K]) -> Iterable[K]:
 
     @return: the list.
 
-    @raise InvalidArgument: it is a text, whose characters would be taken for keys, or no list at all.
+    @raise InvalidArgument: C{keys} is a text, so each of its characters would be a key; or it is no list.
     """
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise InvalidArgument(f"keys must be a list of keys, not {keys!r}")

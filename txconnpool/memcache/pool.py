@@ -163,9 +163,9 @@ class MemCachePool(PoolFace[Connection], MemCacheRecipes[V]):
         @param maxItemSize: the maximum length of a value, in bytes: the same number as memcached's option C{-I}.
         @param configure: called with each new connection before it is used; L{probe} if not given.
         @param allowedCommands: the names that L{performRequest} accepts; C{None}: those of all commands.
-        @param distribution: the system whose map of keys to servers is used, C{"ketama"} if not given. It and the
-            parameters up to C{minLiveServers} are described in the chapter "All options" of C{txconnpool/library.rst}.
-            C{"round-robin"} is for equal servers.
+        @param distribution: the system whose map of keys to servers is used, C{"ketama"} if not given. The
+            chapter "All options" of C{txconnpool/library.rst} describes this parameter and the next ones, up to
+            C{minLiveServers}. C{"round-robin"} is for equal servers.
         @param partialGets: what C{getMultiple} results in if some of the servers have failed: C{"misses"} for their
             keys, or the C{"error"} of one of them.
         @param login: user and password for servers that require a login (memcached's option C{-Y}).

@@ -180,9 +180,9 @@ def outletOf(transport: ITransport) -> Any:
     """
     @param transport: the result of L{adopt}.
 
-    @return: an object whose C{queued} says whether the transport will send something at the end of this turn of the
-        reactor: bytes that were written, or that were L{announced<DirectTransport.announce>}. For transports that do
-        not report this, it is always false.
+    @return: an object with the attribute C{queued}. It is true if the transport will send bytes at the end of this turn
+        of the reactor, because they were written or L{announced<DirectTransport.announce>}. For a transport of another
+        kind it is always false.
     """
     return transport if hasattr(transport, "queued") else _Unqueued
 

@@ -137,10 +137,10 @@ class UnitedRequest:
     """
     One request to a server in place of those of several clients, and the sink of its reply.
 
-    The sessions of the clients use it as their connection, whose C{record}, C{send} and C{receiving} it has. It has no
-    capacity, so that they send the server nothing more until they have their replies. If there is only one client, its
-    request is sent as it is. From then on C{record}, C{send} and C{receiving} are those of the connection on which it
-    was sent.
+    The sessions of the clients use this object in place of a L{Connection<txconnpool.pool.connection.Connection>}. It
+    has the attributes C{record}, C{send} and C{receiving} of one. It has no capacity, so the sessions send nothing more
+    to the server until they have their replies. If there is only one client, its request is sent as it is, and these
+    attributes become those of the connection on which it was sent.
 
     @ivar record: the record that the sessions see: one without capacity; that of the server's connection, if only one
         client's request was sent; one that carries nothing, after the reply.

@@ -181,8 +181,9 @@ class RedisPool(PoolFace[Connection], RedisCommands[V]):
         @param login: the password, or user and password.
         @param namespace: a text that is put before all keys of requests, not before channels. Results of the methods
             have the keys of the caller, those of C{execute} and of scripts have the namespace.
-        @param distribution: the system whose map of keys to servers is used, C{"ketama"} if not given. It and the
-            parameters up to C{minLiveServers} are described in the chapter "All options" of C{txconnpool/library.rst}.
+        @param distribution: the system whose map of keys to servers is used, C{"ketama"} if not given. The
+            chapter "All options" of C{txconnpool/library.rst} describes this parameter and the next ones, up to
+            C{minLiveServers}.
         @param readFrom: which servers get commands that read, of a cluster or of those that sentinels name:
             C{"primary"}; C{"prefer-replica"}: replicas, or the primary if none is up; C{"replica"}: only replicas, so
             that they fail if none is up; C{"nearest"}: the node with the shortest reply time. A replica may have an

@@ -94,8 +94,8 @@ class Pool(PoolFace[C]):
             C{None}: no limit. A connection that is shared (C{pipelineDepth}) is not closed for this reason.
         @param allowedCommands: the methods that L{performRequest} may call; C{None}: all but those that begin with an
             underscore and those that transports call, such as C{connectionLost}.
-        @param distribution: how the servers share the keys; they are equal if not given. It and the parameters up to
-            C{minLiveServers} are described in the chapter "All options" of C{txconnpool/library.rst}.
+        @param distribution: how the servers share the keys; if not given, the servers are equal. The chapter "All
+            options" of C{txconnpool/library.rst} describes this parameter and the next ones, up to C{minLiveServers}.
         @param options: the options that all pools have, such as C{minClients}, C{idleTimeout}, C{whenDown} and
             C{observer}: C{txconnpool/library.rst} lists them in the chapter "All options".
 
