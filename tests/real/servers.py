@@ -25,6 +25,7 @@ import itertools
 import os
 import pwd
 import random
+import re
 import resource
 import shlex
 import shutil
@@ -34,7 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Final, Self, TypeVar
@@ -231,7 +232,18 @@ def refuses(address: Address) -> bool:
         connect(address).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it was accepted by the kernel, and then the listening socket was closed
+        pass
     return False
+
+
+def withPorts(text: str, ports: Mapping[str, object]) -> str:
+    """
+    Replace ports in a text of a document, all at once: the digits of one may be among those of another.
+
+    @param ports: the ports of this test, by those of the document.
+    """
+    return re.sub(rf"(?<![0-9])(?:{'|'.join(ports)})(?![0-9])", lambda found: str(ports[found[0]]), text)
 
 
 def until(condition: Callable[[], object], timeout: float = PATIENCE, what: str = "the condition") -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.documents import MANUAL, README, blocks
-from tests.real.servers import SOURCE, Memcached, Redis, Twistd, ask, freePort, missing
+from tests.real.servers import SOURCE, Memcached, Redis, Twistd, ask, freePort, missing, withPorts
 
 
 class ReadmeTests(SynchronousTestCase):
@@ -41,7 +41,7 @@ class ReadmeTests(SynchronousTestCase):
         """
         Replace ports, programs and paths in a text of a document by those of this test.
         """
-        text = text.replace("11211", str(self.server)).replace("11212", str(self.proxy))
+        text = withPorts(text, {"11211": self.server, "11212": self.proxy})
         text = text.replace("unix:fragments", f"unix:{self.directory.resolve()}/fragments")
         return re.sub(r"(\.venv|/opt/connpool)/bin", str(Path(sys.executable).parent), text)
 
@@ -113,7 +113,7 @@ class ReadmeTests(SynchronousTestCase):
         self.addCleanup(server.stop)
 
         def here(text: str) -> str:
-            return self.here(text.replace("6379", str(server.address[1])).replace("6380", str(self.proxy)))
+            return self.here(withPorts(text, {"6379": server.address[1], "6380": self.proxy}))
 
         command, session, answer = blocks(README, "In front of Redis")
         self.twistd(here(command))

@@ -27,7 +27,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from tests.documents import LIBRARY, README, blocks
-from tests.real.servers import HOST, PATIENCE, SOURCE, Memcached, Redis, Twistd, ask, freePort, missing
+from tests.real.servers import HOST, PATIENCE, SOURCE, Memcached, Redis, Twistd, ask, freePort, missing, withPorts
 
 _PART = re.compile(r"^(?P<heading>\S.*)\n={3,}\n|^\.\. code-block:: python\n\n(?P<code>(?: +\S.*\n|\n)+)", re.MULTILINE)
 
@@ -75,7 +75,7 @@ class ProgramTests(TestCase):
         @return: fires with the output, when the program has ended without an error.
         """
         code = self.programs.pop(heading)
-        code = code.replace("11211", str(self.memcached.address[1])).replace("7000", str(port))
+        code = withPorts(code, {"11211": self.memcached.address[1], "7000": port})
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         path = Path(directory.name) / "test_program.py"
@@ -110,7 +110,7 @@ class ProgramTests(TestCase):
         number = freePort()
         memcached = Memcached().start()
         code = self.programs.pop("In a web server")
-        code = code.replace("11211", str(memcached.address[1])).replace("8080", str(number))
+        code = withPorts(code, {"11211": memcached.address[1], "8080": number})
         path = Path(self.mktemp()).with_suffix(".tac").absolute()
         path.write_text(code, "utf-8")
         process = Twistd(plugin=str(path), general=["-y"], address=(HOST, number))
@@ -163,7 +163,7 @@ class ProgramTests(TestCase):
             self.skipTest(reason)
         server = Redis().start()
         self.addCleanup(server.stop)
-        self.programs["For Redis"] = self.programs["For Redis"].replace("6379", str(server.address[1]))
+        self.programs["For Redis"] = withPorts(self.programs["For Redis"], {"6379": server.address[1]})
         lines = (await self.execute("For Redis")).splitlines()
         self.assertEqual(lines, ["[5, 1]", "[0, 2, ['red', 'green']]", "message it rains", "int"])
 
@@ -215,7 +215,7 @@ class ProgramTests(TestCase):
         server = Redis().start()
         self.addCleanup(server.stop)
         heading = "Coming from txredisapi"
-        self.programs[heading] = self.programs[heading].replace("6379", str(server.address[1]))
+        self.programs[heading] = withPorts(self.programs[heading], {"6379": server.address[1]})
         self.assertEqual(await self.execute(heading), "42\n[0, 1, 1]\n")
 
     async def test_testingRedis(self) -> None:

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.documents import MANUAL, blocks
 from tests.real.resp import Client, ReplyError
-from tests.real.servers import HOST, PATIENCE, PATIENT_OPTIONS, Redis, Twistd, freePort, missing, until
+from tests.real.servers import HOST, PATIENCE, PATIENT_OPTIONS, Redis, Twistd, freePort, missing, until, withPorts
 
 #: The number of keys of the old server.
 KEYS = 300
@@ -96,8 +96,7 @@ class MoveTests(SynchronousTestCase):
         """
         @return: a text of the manual with the ports and paths of this test.
         """
-        for name, port in self.ports.items():
-            text = text.replace(name, str(port))
+        text = withPorts(text, self.ports)
         text = text.replace("/srv/", f"{self.directory}/").replace("/run/connpool/", f"{self.directory}/")
         # A node's second port is 10000 above the first by default, which may be in use.
         return re.sub(r"--cluster-enabled yes", lambda _: f"--cluster-enabled yes --cluster-port {freePort()}", text)

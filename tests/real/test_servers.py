@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -86,6 +87,25 @@ class AddressTests(SynchronousTestCase):
         with socket.create_server((HOST, port)):
             self.patch(servers, "_ports", lambda: iter([port]))
             self.assertRaises(ServerFailed, freePort)
+
+    def test_withPorts(self) -> None:
+        """
+        Each port in a text is replaced once, also if the new one has the digits of another, and no part of a number is.
+        """
+        ports = {"6380": 26379, "6379": 22700, "7003": 26380}
+        text = servers.withPorts("tcp:6380, tcp:6379, /srv/7003, 16379, 6380.", ports)
+        self.assertEqual(text, "tcp:26379, tcp:22700, /srv/26380, 16379, 26379.")
+
+    def test_refuses(self) -> None:
+        """
+        An address refuses connections if nobody listens there, and not if a connection is only reset.
+        """
+        address = (HOST, freePort())
+        self.assertTrue(refuses(address))
+        with socket.create_server(address):
+            self.assertFalse(refuses(address))
+        self.patch(servers, "connect", Mock(side_effect=ConnectionResetError))
+        self.assertFalse(refuses(address))
 
     def test_otherPorts(self) -> None:
         """
